@@ -1,0 +1,86 @@
+"""The site's Flower app: a thin shell around `phcc_client.session.Session`.
+
+A node's configuration names the site and its folder (``site="H1" site-folder="/srv/phcc/H1"``). Whatever goes
+wrong is answered with a `Failure` of our own: Flower would send the exception's whole text, paths included, to
+the coordinator.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from phcc_client.guard import failure_of
+from phcc_client.records import read_order, write_reply
+from phcc_client.session import Runtime, Session
+from phcc_model.contract import wire
+from phcc_model.contract.messages import CardOrder, EvaluateOrder, TrainOrder
+from phcc_model.errors import ConfigError
+
+log = logging.getLogger("phcc_client")
+
+Order = TypeVar("Order", bound=wire.Message)
+Locate = Callable[[Context], Session]
+
+app = ClientApp()
+
+
+def session_of(context: Context) -> Session:
+    """The session that a node's configuration describes.
+
+    Raises:
+        ConfigError: the configuration does not name the site and its folder.
+    """
+    name, folder = context.node_config.get("site"), context.node_config.get("site-folder")
+    if not isinstance(name, str) or not isinstance(folder, str):
+        raise ConfigError(
+            "the node's configuration must name this site and its folder",
+            where="node-config",
+            remedy='Start the SuperNode with --node-config \'site="H1" site-folder="/path"\'',
+        )
+    threads = context.node_config.get("threads")
+    device = context.node_config.get("device", "cpu")
+    return Session(Path(folder), name, Runtime(str(device), threads if isinstance(threads, int) else None))
+
+
+def answer(
+    message: Message,
+    context: Context,
+    locate: Locate,
+    kind: type[Order],
+    act: Callable[[Session, Order], wire.Message],
+) -> Message:
+    """Read an order, act on it, and answer with the reply or with a scrubbed failure."""
+    site = "unknown"
+    try:
+        session = locate(context)
+        site = session.name
+        reply = act(session, read_order(message.content, kind))
+    except Exception as error:  # noqa: BLE001 - nothing of an exception's text may leave the site
+        log.exception("the order could not be carried out")
+        reply = failure_of(error, site)
+    return Message(content=write_reply(reply), reply_to=message)
+
+
+def serve(client_app: ClientApp, locate: Locate) -> None:
+    """Register the three things that a site does on a Flower app."""
+
+    @client_app.query()
+    def card(message: Message, context: Context) -> Message:
+        return answer(message, context, locate, CardOrder, Session.card)
+
+    @client_app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer(message, context, locate, TrainOrder, Session.train)
+
+    @client_app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return answer(message, context, locate, EvaluateOrder, Session.evaluate)
+
+
+serve(app, session_of)

@@ -1,0 +1,249 @@
+"""NIfTI files, checked: the header by SimpleITK, the voxels inflated once with their checksum, sliced lazily.
+
+Why the voxels do not come through SimpleITK: of a ``.nii.gz`` that is truncated or damaged in the middle, ITK 5.4
+returns an image with wrong voxels and no error. Python's zlib checks length and CRC-32. gzip cannot seek, so it is
+inflated whole, once; a plain ``.nii`` is memory-mapped and only the region that is asked for is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from phcc_client.imaging.case import Box, Index, Spacing
+from phcc_model.errors import CaseError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_LARGEST_INFLATION = 1040  # deflate cannot do better than 1032 : 1
+_DTYPES = {"2": "u1", "4": "i2", "8": "i4", "16": "f4", "64": "f8", "256": "i1", "512": "u2", "768": "u4",
+           "1024": "i8", "1280": "u8"}  # fmt: skip
+"""NIfTI-1's datatype codes of real scalar voxels, as numpy spells them."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where an image's voxels lie, with its axes turned to (D, H, W) = (to the head, to the back, to the left).
+
+    Attributes:
+        shape_dhw: voxels along each axis, after turning.
+        matrix: (3, 3), from an index (d, h, w) to millimetres (z, y, x) of the patient (LPS).
+        origin_mm: (z, y, x) of voxel (0, 0, 0).
+        axes: the stored axis that stands at each position.
+        flipped: whether it runs backwards there.
+    """
+
+    shape_dhw: Index
+    matrix: NDArray[np.float64]
+    origin_mm: NDArray[np.float64]
+    axes: Index = (0, 1, 2)
+    flipped: tuple[bool, bool, bool] = (False, False, False)
+
+    @classmethod
+    def plain(cls, shape_dhw: Index, spacing_mm_dhw: Spacing) -> Grid:
+        """Axes as stored, spacing as given: for images whose own geometry cannot be trusted."""
+        return cls(shape_dhw, np.diag(spacing_mm_dhw), np.zeros(3))
+
+    @classmethod
+    def turned(cls, shape_dhw: Index, matrix: NDArray[np.float64], origin_mm: NDArray[np.float64]) -> Grid:
+        """The nearest turning of stored axes to the patient's: permuted and flipped, never interpolated."""
+        cosines = matrix / np.linalg.norm(matrix, axis=0)
+        axes = max(
+            itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[i, a]) for i, a in enumerate(order))
+        )
+        flipped = tuple(bool(cosines[i, a] < 0) for i, a in enumerate(axes))
+        last = np.array([shape_dhw[a] - 1 if back else 0 for a, back in zip(axes, flipped, strict=True)])
+        signs = np.where(flipped, -1.0, 1.0)
+        columns = matrix[:, list(axes)]
+        shape = (shape_dhw[axes[0]], shape_dhw[axes[1]], shape_dhw[axes[2]])
+        return cls(
+            shape, columns * signs, origin_mm + columns @ last, (axes[0], axes[1], axes[2]),
+            (flipped[0], flipped[1], flipped[2]),
+        )  # fmt: skip
+
+    @property
+    def spacing_mm_dhw(self) -> NDArray[np.float64]:
+        """Millimetres between voxels along each axis."""
+        lengths: NDArray[np.float64] = np.linalg.norm(self.matrix, axis=0)
+        return lengths
+
+    def turn(self, stored: NDArray[np.generic]) -> NDArray[np.generic]:
+        """A view of a stored array, its axes turned; nothing is copied."""
+        view = stored.transpose(self.axes)
+        return view[tuple(slice(None, None, -1 if back else None) for back in self.flipped)]
+
+    def turn_box(self, box: Box) -> Box:
+        """A box given in stored voxels, in this grid's.
+
+        Raises:
+            CaseError: a part of it lies outside the volume.
+        """
+        stored_shape = [0, 0, 0]
+        for position, axis in enumerate(self.axes):
+            stored_shape[axis] = self.shape_dhw[position]
+        box.must_lie_in((stored_shape[0], stored_shape[1], stored_shape[2]))
+        low, high = [], []
+        for axis, back, size in zip(self.axes, self.flipped, self.shape_dhw, strict=True):
+            first, end = box.low_dhw[axis], box.high_dhw[axis]
+            low.append(size - end if back else first)
+            high.append(size - first if back else end)
+        return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+    def to_mm(self, index_dhw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Patient coordinates (z, y, x) in mm of a continuous index."""
+        return self.origin_mm + self.matrix @ index_dhw
+
+    def to_index(self, mm_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The continuous index of a place given in mm."""
+        index: NDArray[np.float64] = np.linalg.solve(self.matrix, mm_zyx - self.origin_mm)
+        return index
+
+    def same_as(self, other: Grid) -> bool:
+        """Whether two images share one grid, to a tenth of a voxel."""
+        if self.shape_dhw != other.shape_dhw:
+            return False
+        tolerance = 0.1 * float(self.spacing_mm_dhw.min())
+        corner = np.array(self.shape_dhw, dtype=np.float64)
+        zero = np.zeros(3)
+        return all(np.allclose(self.to_mm(at), other.to_mm(at), rtol=0, atol=tolerance) for at in (zero, corner))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a NIfTI file says of itself."""
+
+    path: Path
+    grid: Grid
+    stored_shape: Index
+    dtype: str
+    offset: int
+    slope: float
+    intercept: float
+
+    def scaled(self, region: NDArray[np.generic]) -> NDArray[np.float32]:
+        """A copy of a region of the stored voxels in the units that the file means."""
+        values = region.astype(np.float32)
+        return values if (self.slope, self.intercept) == (1.0, 0.0) else values * self.slope + self.intercept
+
+
+def read_header(path: Path, spacing_mm_dhw: Spacing | None = None) -> Header:
+    """Size, type and geometry of a NIfTI file, without its voxels.
+
+    Args:
+        path: a ``.nii`` or ``.nii.gz`` file.
+        spacing_mm_dhw: replaces the file's geometry; None trusts it and turns the axes to the patient's.
+
+    Raises:
+        CaseError: there is no such file, it is no NIfTI, or not one real volume.
+    """
+    if not path.is_file():
+        raise CaseError("there is no such file", where=str(path), remedy="Copy it again or leave the phase out")
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NiftiImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise CaseError(
+            f"cannot be read as NIfTI ({_last_words(error)})",
+            where=str(path),
+            remedy="Copy or convert the file again",
+        ) from error
+    size = list(reader.GetSize())
+    code = reader.GetMetaData("datatype")
+    if len(size) < 3 or any(extent != 1 for extent in size[3:]) or code not in _DTYPES:
+        raise CaseError(
+            f"holds {' x '.join(map(str, size))} voxels of NIfTI type {code}, not one volume of plain numbers",
+            where=str(path),
+            remedy="Give one three-dimensional volume per phase",
+        )
+    shape = (size[2], size[1], size[0])
+    grid = Grid.plain(shape, spacing_mm_dhw) if spacing_mm_dhw else _trusted_grid(reader, shape)
+    slope = float(reader.GetMetaData("scl_slope"))
+    usable = np.isfinite(slope) and slope != 0.0
+    return Header(
+        path,
+        grid,
+        shape,
+        _DTYPES[code],
+        int(float(reader.GetMetaData("vox_offset"))),
+        slope if usable else 1.0,
+        float(reader.GetMetaData("scl_inter")) if usable else 0.0,
+    )
+
+
+def _trusted_grid(reader: sitk.ImageFileReader, shape: Index) -> Grid:
+    n = reader.GetDimension()
+    cosines = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
+    matrix = (cosines * np.array(reader.GetSpacing()[:3]))[::-1, ::-1]
+    return Grid.turned(shape, matrix, np.array(reader.GetOrigin()[:3])[::-1])
+
+
+def read_voxels(header: Header) -> NDArray[np.generic]:
+    """The file's voxels, axes turned to the header's grid: a lazy view, unscaled.
+
+    Raises:
+        CaseError: the file is truncated, damaged or cannot be read.
+    """
+    path = header.path
+    needed = header.offset + int(np.prod(header.stored_shape, dtype=np.int64)) * int(header.dtype[1])
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+            if start[:2] == _GZIP_MAGIC:
+                stored = _inflate(start + file.read(), needed, path)
+            else:
+                stored = _whole(path, needed)
+    except OSError as error:
+        raise CaseError(
+            f"cannot be read ({error.strerror})", where=str(path), remedy="Check the file and its permissions"
+        ) from error
+    # A NIfTI header begins with its own size, 348 (NIfTI-1) or 540 (NIfTI-2), in the byte order of the file.
+    order = "<" if int.from_bytes(bytes(stored[:4]), "little") in (348, 540) else ">"
+    flat = stored[header.offset : needed].view(np.dtype(header.dtype).newbyteorder(order))
+    return header.grid.turn(flat.reshape(header.stored_shape))
+
+
+def _inflate(packed: bytes, needed: int, path: Path) -> NDArray[np.uint8]:
+    if needed > len(packed) * _LARGEST_INFLATION:
+        raise _truncated(path, f"has {len(packed)} packed bytes, too few for the {needed} that its header promises")
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflater.decompress(packed, needed)
+        while not inflater.eof and inflater.unconsumed_tail:
+            # Beyond the voxels (header extensions, trailers): the checksum stands at the very end.
+            inflater.decompress(inflater.unconsumed_tail, 1 << 20)
+        if not inflater.eof:
+            inflater.flush()
+    except zlib.error as error:
+        raise CaseError(
+            f"is damaged: its compressed data do not inflate ({error})",
+            where=str(path),
+            remedy="Copy the file again from its source",
+        ) from error
+    if not inflater.eof or len(plain) < needed:
+        raise _truncated(path, f"holds {len(plain)} of {needed} bytes")
+    return np.frombuffer(plain, np.uint8)
+
+
+def _whole(path: Path, needed: int) -> NDArray[np.uint8]:
+    held = path.stat().st_size
+    if held < needed:
+        raise _truncated(path, f"holds {held} of {needed} bytes")
+    return np.memmap(path, np.uint8, mode="r")
+
+
+def _truncated(path: Path, what: str) -> CaseError:
+    return CaseError(
+        f"the file is truncated: it {what}", where=str(path), remedy="Copy the file again from its source"
+    )
+
+
+def _last_words(error: RuntimeError) -> str:
+    """The part of an ITK message that a person can use: its last line, without paths into ITK's sources."""
+    return str(error).strip().splitlines()[-1].rsplit("): ", 1)[-1].strip()

@@ -1,0 +1,39 @@
+"""A site's end of the wire: Flower's records to orders, replies to Flower's records."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from phcc_model.contract.wire import Message
+from phcc_model.errors import ContractError
+
+FIELDS = "fields"
+ARRAYS = "arrays"
+KIND = "kind"
+
+Order = TypeVar("Order", bound=Message)
+
+
+def read_order(content: RecordDict, kind: type[Order]) -> Order:
+    """The order that a message carries.
+
+    Raises:
+        ContractError: the records are not those of the order that was expected.
+    """
+    fields, arrays = content.get(FIELDS), content.get(ARRAYS)
+    if not isinstance(fields, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
+        raise ContractError("the message does not hold the records of an order", where=kind.__name__)
+    values = dict(fields)
+    if (said := values.pop(KIND, None)) != kind.__name__:
+        raise ContractError(f"the message holds {said!r}, expected was {kind.__name__}", where=kind.__name__)
+    return kind.from_fields(values, {name: array.numpy() for name, array in (arrays or {}).items()})
+
+
+def write_reply(reply: Message) -> RecordDict:
+    """A reply (or a `Failure`) as the content of a message."""
+    content = RecordDict({FIELDS: ConfigRecord({KIND: type(reply).__name__, **reply.to_fields()})})
+    if reply.arrays:
+        content[ARRAYS] = ArrayRecord({name: Array(array) for name, array in reply.arrays.items()})
+    return content

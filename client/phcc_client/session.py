@@ -1,0 +1,262 @@
+"""One order in, one reply out: everything a site does, without a network and without Flower.
+
+The same order gives the same reply, bit for bit: training is a function of the weights, the study, the round
+and the site's data, and what a site remembers from round to round is stored under the round that wrote it.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from phcc_client.guard import may_leave
+from phcc_client.memory import SiteMemory
+from phcc_client.site import Site
+from phcc_model.build import build_autoencoder, build_classifier, load_state, state_of
+from phcc_model.cases import CaseSet
+from phcc_model.classifier import Classifier
+from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
+from phcc_model.contract.codec import change_of, encode_change
+from phcc_model.contract.manifest import Manifest
+from phcc_model.contract.messages import (
+    CardOrder,
+    EvaluateOrder,
+    EvaluateReply,
+    SiteCard,
+    TrainOrder,
+    TrainReply,
+)
+from phcc_model.contract.wire import check_package
+from phcc_model.errors import ContractError, VersionMismatch
+from phcc_model.pretrain import SWFCMAE
+from phcc_model.study_file import parse_study
+from phcc_model.threshold import ScoreHistogram
+from phcc_model.training.finetuning import finetune_round
+from phcc_model.training.predict import predict
+from phcc_model.training.pretraining import pretrain_loss, pretrain_round
+
+SMALLEST = 1e-7
+"""A probability this near to 0 or 1 counts as this far from it in the loss."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What this machine gives; nothing here changes what is computed, but for rounding.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ``cuda:1``...
+        threads: threads of torch; None leaves torch's own choice.
+    """
+
+    device: str = "cpu"
+    threads: int | None = None
+
+
+class Session:
+    """A site's side of a study.
+
+    Args:
+        folder: the site's folder; its cases stand in it by the study's way of preparing them.
+        name: the site's name.
+        runtime: the machine.
+    """
+
+    def __init__(self, folder: Path, name: str, runtime: Runtime | None = None) -> None:
+        self.folder = folder
+        self.name = name
+        self.runtime = runtime or Runtime()
+        self.device = torch.device(self.runtime.device)
+        if self.runtime.threads is not None:
+            torch.set_num_threads(self.runtime.threads)
+
+    def card(self, order: CardOrder) -> SiteCard:
+        """Announce this site and its counts.
+
+        Raises:
+            PhccError: the study or this site's data do not allow it.
+        """
+        study = _study_of(order)
+        site = self._site(study)
+        sets = {split: site.load(split) for split in keys.SPLITS}
+        card = SiteCard(
+            package=keys.package_version(),
+            site=self.name,
+            study_digest=order.study_digest,
+            patients={split: len(set(cases.patient)) for split, cases in sets.items()},
+            cases={split: len(cases) for split, cases in sets.items()},
+            positives={split: _patients_with(cases, 1) for split, cases in sets.items()},
+            negatives={
+                split: _labelled_patients(cases) - _patients_with(cases, 1) for split, cases in sets.items()
+            },
+        )
+        may_leave(card)
+        return card
+
+    def train(self, order: TrainOrder) -> TrainReply:
+        """Train the ordered weights on this site's training cases for one round.
+
+        Raises:
+            PhccError: the order does not fit this site's package, study or data, or training fails.
+        """
+        study = self._checked(order)
+        cases = self._site(study).load(keys.TRAIN)
+        begin = time.monotonic()
+        model, manifest = _model(study, order.stage)
+        _check_manifest(manifest, order.manifest_digest)
+        load_state(model, manifest.unpack(order.arrays))
+        if isinstance(model, SWFCMAE):
+            counts, metrics = self._pretrain(model, cases, study, order)
+        else:
+            counts, metrics = self._finetune(model, cases, study, order)
+        change = change_of(order.arrays, manifest.pack(state_of(model)))
+        reply = TrainReply(
+            package=keys.package_version(),
+            study_digest=order.study_digest,
+            arm=order.arm,
+            stage=order.stage,
+            round=order.round,
+            site=self.name,
+            manifest_digest=order.manifest_digest,
+            encoding=order.encoding,
+            **counts,
+            seconds=time.monotonic() - begin,
+            metrics={name: value for name, value in metrics.items() if np.isfinite(value)},
+            arrays=encode_change(change, order.encoding),
+        )
+        may_leave(reply, manifest)
+        return reply
+
+    def evaluate(self, order: EvaluateOrder) -> EvaluateReply:
+        """Score the ordered weights on one of this site's splits: a loss and counts per bin, never a score.
+
+        Raises:
+            PhccError: as `train`.
+        """
+        study = self._checked(order)
+        cases = self._site(study).load(order.split)
+        begin = time.monotonic()
+        model, manifest = _model(study, order.stage)
+        _check_manifest(manifest, order.manifest_digest)
+        load_state(model, manifest.unpack(order.arrays))
+        histogram: ScoreHistogram | None = None
+        if isinstance(model, SWFCMAE):
+            loss = pretrain_loss(model, cases, study, device=self.device)
+        else:
+            cases = cases.labelled
+            probability = 1.0 / (1.0 + np.exp(-predict(model, cases, device=self.device).astype(np.float64)))
+            loss = _log_loss(probability, cases.label_n)
+            histogram = ScoreHistogram.from_scores(probability, cases.label_n)
+        reply = EvaluateReply(
+            package=keys.package_version(),
+            study_digest=order.study_digest,
+            arm=order.arm,
+            stage=order.stage,
+            round=order.round,
+            site=self.name,
+            manifest_digest=order.manifest_digest,
+            split=order.split,
+            patients=len(set(cases.patient)),
+            cases=len(cases),
+            loss=loss,
+            positives=histogram.positive_k.tolist() if histogram else [],
+            negatives=histogram.negative_k.tolist() if histogram else [],
+            seconds=time.monotonic() - begin,
+        )
+        may_leave(reply)
+        return reply
+
+    def _pretrain(
+        self, model: SWFCMAE, cases: CaseSet, study: StudyConfig, order: TrainOrder
+    ) -> tuple[dict[str, int], dict[str, float]]:
+        memory = SiteMemory(self.folder / "memory", order.study_digest, order.arm)
+        result = pretrain_round(
+            model,
+            cases,
+            study,
+            round_index=order.round,
+            site=self.name,
+            device=self.device,
+            memory=memory.before(order.round),
+        )
+        memory.keep(order.round, result.memory)
+        counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
+        return counts, {
+            "loss": result.loss,
+            "effective_sample_size": result.effective_sample_size,
+            "effective_rank": result.effective_rank,
+            "decorrelation": result.decorrelation_weighted,
+            "decorrelation_uniform": result.decorrelation_uniform,
+        }
+
+    def _finetune(
+        self, model: Classifier, cases: CaseSet, study: StudyConfig, order: TrainOrder
+    ) -> tuple[dict[str, int], dict[str, float]]:
+        result = finetune_round(
+            model, cases, study, round_index=order.round, site=self.name, device=self.device
+        )
+        counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
+        return counts, {"loss": result.loss, "auc": result.auc_training}
+
+    def _checked(self, order: TrainOrder | EvaluateOrder) -> StudyConfig:
+        if order.site != self.name:
+            raise ContractError(f"the order is for {order.site}, this is {self.name}", where="order")
+        return _study_of(order)
+
+    def _site(self, study: StudyConfig) -> Site:
+        return Site.open(self.folder, study.data, self.name)
+
+
+def _study_of(order: CardOrder | TrainOrder | EvaluateOrder) -> StudyConfig:
+    """The study that an order carries, if it is the one that the order names."""
+    check_package(order.package, keys.package_version(), where=type(order).__name__)
+    study = parse_study(order.study, where="the order's study")
+    if study.digest != order.study_digest:
+        raise VersionMismatch(
+            "the study is not the one that the order names", where="study", remedy="Ask the coordinator"
+        )
+    return study
+
+
+@functools.lru_cache(maxsize=4)
+def _manifest(study_json: str, stage: str) -> Manifest:
+    study = StudyConfig.model_validate_json(study_json)
+    return Manifest.of(state_of(_build(study, stage)))
+
+
+def _build(study: StudyConfig, stage: str) -> SWFCMAE | Classifier:
+    return build_autoencoder(study) if stage == keys.PRETRAIN else build_classifier(study)
+
+
+def _model(study: StudyConfig, stage: str) -> tuple[SWFCMAE | Classifier, Manifest]:
+    return _build(study, stage), _manifest(study.model_dump_json(), stage)
+
+
+def _check_manifest(manifest: Manifest, ordered: str) -> None:
+    if manifest.digest != ordered:
+        raise VersionMismatch(
+            "the weights in the order are laid out for another model than this package builds",
+            where="manifest",
+            remedy="Install the same version of the package on both sides",
+        )
+
+
+def _patients_with(cases: CaseSet, label: int) -> int:
+    return len({patient for patient, y in zip(cases.patient, cases.label_n, strict=True) if y == label})
+
+
+def _labelled_patients(cases: CaseSet) -> int:
+    return len(set(cases.labelled.patient))
+
+
+def _log_loss(probability: NDArray[np.float64], label: NDArray[np.int8]) -> float:
+    """Mean binary cross-entropy, in nats."""
+    p: NDArray[Any] = np.clip(probability, SMALLEST, 1.0 - SMALLEST)
+    return float(-np.mean(np.where(label == 1, np.log(p), np.log1p(-p))))

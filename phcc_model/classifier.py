@@ -1,0 +1,114 @@
+"""Stage 2: phases -> one map each -> deep dynamic features -> attention over the phases -> one logit.
+
+A re-implementation from the paper's abstract [R]; the figure in one screen is `Classifier.forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from phcc_model.config import ModelSettings
+from phcc_model.encoder import Encoder
+from phcc_model.errors import ConfigError
+from phcc_model.heads import Fusion, dynamic_features, pool
+from phcc_model.layers import start_weights
+
+ENCODER_PREFIX = "encoder."
+
+
+class Classifier(nn.Module):
+    """Proliferative or not, from the phases of one lesion, whichever of them are there.
+
+    ``shared``: one encoder for every phase, one token per phase. ``joint``: the phases are the channels of
+    one encoder, a missing one is a channel of zeros; there is one token, and with nothing to differ from,
+    its absolute features are used whatever `features` says.
+
+    Args:
+        settings: sizes, and `settings.classifier` for the head.
+        phases: the study's phases in the order of acquisition.
+    """
+
+    def __init__(self, settings: ModelSettings, phases: tuple[str, ...]) -> None:
+        super().__init__()
+        head = settings.classifier
+        self.phases = phases
+        self.joint = settings.phases == "joint"
+        self.pooling = head.pooling
+        self.kinds = ("absolute",) if self.joint else head.features
+        self.encoder = Encoder(settings, len(phases) if self.joint else 1)
+        features = self.encoder.dim * (2 if head.pooling == "gap+lesion" else 1)
+        self.norm = nn.LayerNorm(features)
+        self.fusion = Fusion(head, 1 if self.joint else len(phases), features * len(self.kinds))
+        self.dropout = nn.Dropout(head.dropout)
+        self.out = nn.Linear(head.width, 1)
+        start_weights(self.out)
+
+    def forward(self, volumes_bpdhw: Tensor, present_bp: Tensor, lesion_bdhw: Tensor) -> Tensor:
+        """One logit per case.
+
+        What stands in the voxels of a missing phase does not matter: they are never read.
+
+        Args:
+            volumes_bpdhw: normalised volumes, phases in the study's order.
+            present_bp: bool, True where the phase is there.
+            lesion_bdhw: 1 inside the lesion.
+
+        Returns:
+            float32 [B], positive where proliferative is the likelier.
+        """
+        f_btc, present_bt = self._features(volumes_bpdhw, present_bp, lesion_bdhw)
+        dynamic_btf = dynamic_features(f_btc, present_bt, self.kinds)
+        fused_bw = self.fusion(dynamic_btf, present_bt)
+        logit_b: Tensor = self.out(self.dropout(fused_bw))[:, 0].float()
+        return logit_b
+
+    def load_encoder(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the encoder of a pre-trained `SWFCMAE`; its decoder is left behind.
+
+        Args:
+            state: the pre-trained model's state; every name under ``encoder.`` is used.
+
+        Raises:
+            ConfigError: names or shapes differ from this study's encoder; nothing has been loaded then.
+        """
+        encoder = {
+            n.removeprefix(ENCODER_PREFIX): a for n, a in state.items() if n.startswith(ENCODER_PREFIX)
+        }
+        own = self.encoder.state_dict()
+        differing = sorted(
+            name
+            for name in own.keys() | encoder.keys()
+            if name not in own or name not in encoder or own[name].shape != encoder[name].shape
+        )
+        if differing:
+            raise ConfigError(
+                f"the pre-trained encoder differs in {len(differing)} arrays, first {differing[0]!r}",
+                where="model",
+                remedy="use the study configuration that the encoder was pre-trained with",
+            )
+        self.encoder.load_state_dict(encoder)
+
+    def parameter_depths(self) -> dict[str, int]:
+        """The layer of each parameter by its name: 0 the stem ... `self.encoder.layers` the whole head."""
+        depths = {ENCODER_PREFIX + name: depth for name, depth in self.encoder.parameter_depths().items()}
+        return {name: depths.get(name, self.encoder.layers) for name, _ in self.named_parameters()}
+
+    def _features(
+        self, volumes_bpdhw: Tensor, present_bp: Tensor, lesion_bdhw: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, T, C], zero where a token is missing, and which tokens are there [B, T]."""
+        if self.joint:
+            # `where`, not a product: not even a NaN in a missing phase may come through.
+            there_bp111 = present_bp[:, :, None, None, None]
+            map_bcdhw = self.encoder(torch.where(there_bp111, volumes_bpdhw, torch.zeros_like(volumes_bpdhw)))
+            f_bc = self.norm(pool(map_bcdhw, lesion_bdhw, self.pooling))
+            return f_bc[:, None], present_bp.new_ones(len(f_bc), 1)
+        # Only phases that are there are encoded, all of the batch at once.
+        case_n, phase_n = present_bp.nonzero(as_tuple=True)
+        map_ncdhw = self.encoder(volumes_bpdhw[case_n, phase_n][:, None])
+        f_nc = self.norm(pool(map_ncdhw, lesion_bdhw[case_n], self.pooling))
+        f_btc = f_nc.new_zeros(*present_bp.shape, f_nc.shape[1]).index_put((case_n, phase_n), f_nc)
+        return f_btc, present_bp

@@ -1,0 +1,1 @@
+"""What crosses between coordinator and hospital; client and server meet here and nowhere else."""

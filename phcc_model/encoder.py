@@ -1,0 +1,134 @@
+"""The ConvNeXt-V2 encoder in 3-D, dense for the classifier and masked for pre-training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from phcc_model.config import ModelSettings
+from phcc_model.layers import EPSILON, Block, Strided, start_weights
+from phcc_model.masking import grid_of
+from phcc_model.sparse import Layout, dense_layout, packed_layout, scatter
+
+Triple = tuple[int, int, int]
+
+
+class Downsample(nn.Module):
+    """Layer norm, then a convolution whose kernel is its stride [F: ConvNeXt]."""
+
+    def __init__(self, width: int, wider: int, stride: Triple) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        self.conv = Strided(width, wider, stride)
+
+    def forward(self, x_ntc: Tensor, layout: Layout) -> Tensor:
+        """Tokens of one stage to tokens of the next."""
+        return self.conv(self.norm(x_ntc), layout)
+
+
+class Encoder(nn.Module):
+    """A volume to one feature vector per cell.
+
+    Masked or not, the mathematics is the same convolution: a masked cell is a hole that reads as zero before every
+    depthwise convolution and that GRN's statistics leave out. *Packed*, only the tokens of visible cells exist;
+    *dense*, all exist and a mask is multiplied in. Both give the same numbers.
+
+    Args:
+        settings: sizes, strides, kernel, drop path and the choice of masking.
+        in_channels: channels of the input.
+
+    Attributes:
+        dim: channels of the last map.
+        patch: voxels of one cell of the last map along D, H, W.
+        layers: depths that `parameter_depths` counts; whatever follows the encoder has depth `layers`.
+        packed: whether masked cells are left out of memory; None: on the CPU.
+        fast: whether this package's own CPU kernels are used; None: on the CPU.
+    """
+
+    def __init__(self, settings: ModelSettings, in_channels: int) -> None:
+        super().__init__()
+        depths, dims = settings.stages
+        self.dim = dims[-1]
+        self.patch = settings.patch
+        self.layers = 1 + sum(depths)
+        self.packed = {"auto": None, "packed": True, "dense": False}[settings.masking]
+        self.fast = {"auto": None, "packed": None, "dense": False}[settings.masking]
+        self._strides = (settings.stem, *settings.downsample)
+        rates = iter(torch.linspace(0.0, settings.drop_path, sum(depths)).tolist())
+        self.stem = Strided(in_channels, dims[0], settings.stem)
+        self.stem_norm = nn.LayerNorm(dims[0], eps=EPSILON)
+        self.downs = nn.ModuleList(
+            Downsample(a, b, step)
+            for a, b, step in zip(dims[:-1], dims[1:], settings.downsample, strict=True)
+        )
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Block(width, settings.kernel, next(rates)) for _ in range(depth))
+            for depth, width in zip(depths, dims, strict=True)
+        )
+        start_weights(self)
+        self.stem.spread_bias()
+
+    def forward(self, x_bcdhw: Tensor, visible_bdhw: Tensor | None = None) -> Tensor:
+        """The last map.
+
+        Args:
+            x_bcdhw: volumes; each axis a multiple of `patch`.
+            visible_bdhw: bool, on the grid of cells, the same number of visible cells for each sample; None: all.
+
+        Returns:
+            [B, dim, d, h, w], zero at masked cells.
+
+        Raises:
+            ConfigError: the volume is not a multiple of the patch.
+            ValueError: the mask has another shape than the grid, or samples differ in their visible cells.
+        """
+        layouts = self._layouts(x_bcdhw, visible_bdhw)
+        x_ntc = self.stem_norm(self.stem.cut(x_bcdhw, layouts[0], visible_bdhw))
+        for i, (stage, layout) in enumerate(zip(self.stages, layouts, strict=True)):
+            if i:
+                x_ntc = self.downs[i - 1](x_ntc, layouts[i - 1])
+            assert isinstance(stage, nn.ModuleList)
+            for block in stage:
+                x_ntc = block(x_ntc, layout)
+        return scatter(x_ntc if layouts[-1].mask_nt1 is None else x_ntc * layouts[-1].mask_nt1, layouts[-1])
+
+    def parameter_depths(self) -> dict[str, int]:
+        """The layer of each parameter by its name, for layer-wise learning rates: 0 stem, 1, 2 ... the blocks.
+
+        A downsampling layer counts with the block that follows it.
+        """
+        first = [1]
+        for stage in self.stages:
+            assert isinstance(stage, nn.ModuleList)
+            first.append(first[-1] + len(stage))
+        depths = {}
+        for name, _ in self.named_parameters():
+            part, *rest = name.split(".")
+            if part == "stages":
+                depths[name] = first[int(rest[0])] + int(rest[1])
+            else:
+                depths[name] = first[int(rest[0]) + 1] if part == "downs" else 0
+        return depths
+
+    def _layouts(self, x_bcdhw: Tensor, visible_bdhw: Tensor | None) -> list[Layout]:
+        """The layout of each stage's tokens."""
+        n, _, d, h, w = x_bcdhw.shape
+        grid = grid_of((d, h, w), self.patch)
+        if visible_bdhw is not None:
+            if visible_bdhw.shape != (n, *grid):
+                raise ValueError(f"mask of shape {tuple(visible_bdhw.shape)}, expected {(n, *grid)}")
+            counts = visible_bdhw.flatten(1).sum(1)
+            if int(counts.min()) != int(counts.max()) or int(counts[0]) == 0:
+                raise ValueError("every sample needs the same number of visible cells, and at least one")
+        on_cpu = x_bcdhw.device.type == "cpu"
+        fast = on_cpu if self.fast is None else self.fast
+        packed = on_cpu if self.packed is None else self.packed
+        cell = self.patch
+        layouts = []
+        for step in self._strides:
+            cell = (cell[0] // step[0], cell[1] // step[1], cell[2] // step[2])
+            if visible_bdhw is None or not packed:
+                layouts.append(dense_layout(n, grid, cell, visible_bdhw, fast))
+            else:
+                layouts.append(packed_layout(n, grid, cell, visible_bdhw, fast))
+        return layouts

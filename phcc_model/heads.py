@@ -1,0 +1,167 @@
+"""From one map per phase to one vector per case: pooling, dynamic features, fusion over the phases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phcc_model.config import ClassifierSettings
+from phcc_model.layers import EPSILON, WEIGHT_STD, start_weights
+
+RELATIVE_FLOOR = 0.1
+"""[R] eps of the relative change rate: features are layer-normed (spread 1), a tenth of it is nothing."""
+
+RELATIVE_BOUND = 3.0
+"""[R] A relative change is squeezed into +-3 by ``3 tanh(r / 3)``: nearly itself up to a doubling, and a
+feature that starts near zero cannot drown all others."""
+
+Pooling = Literal["gap", "lesion", "gap+lesion"]
+Kind = Literal["absolute", "difference", "relative"]
+
+
+def pool(map_ncdhw: Tensor, lesion_ndhw: Tensor, pooling: Pooling) -> Tensor:
+    """One vector per map.
+
+    Args:
+        map_ncdhw: the encoder's last map.
+        lesion_ndhw: 1 inside the lesion, on the input's grid or on any other.
+        pooling: ``gap`` mean over all cells; ``lesion`` mean weighted by the share of each cell that is
+            lesion, the mean over all cells where no cell has any; ``gap+lesion`` both, side by side.
+
+    Returns:
+        [n, C], or [n, 2C] for ``gap+lesion``.
+    """
+    mean_nc = map_ncdhw.mean(dim=(2, 3, 4))
+    if pooling == "gap":
+        return mean_nc
+    grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
+    share_nk = F.adaptive_avg_pool3d(lesion_ndhw.to(map_ncdhw.dtype)[:, None], grid).flatten(1)
+    total_n1 = share_nk.sum(dim=1, keepdim=True)
+    inside_nc = torch.einsum("nck,nk->nc", map_ncdhw.flatten(2), share_nk / total_n1.clamp_min(EPSILON))
+    inside_nc = torch.where(total_n1 > 0, inside_nc, mean_nc)
+    return inside_nc if pooling == "lesion" else torch.cat([mean_nc, inside_nc], dim=1)
+
+
+def dynamic_features(f_btc: Tensor, present_bt: Tensor, kinds: Sequence[Kind]) -> Tensor:
+    """How the features change from one phase to the next [R: METHOD, stage 2].
+
+    "The next" is the next phase that is *there*: across a gap the change is taken from the last phase before
+    it. The first phase that is there has changed by nothing, and a missing phase has no features at all.
+
+    Args:
+        f_btc: features per phase in the order of acquisition; finite, also where a phase is missing.
+        present_bt: bool, True where the phase is there.
+        kinds: ``absolute`` f_t; ``difference`` f_t - f_s; ``relative`` (f_t - f_s) / (|f_s| + eps), bounded.
+
+    Returns:
+        [B, T, C * kinds], zero where a phase is missing.
+    """
+    before_bt = previous_present(present_bt)
+    there_bt1 = present_bt[..., None].to(f_btc.dtype)
+    changed_bt1 = (before_bt >= 0)[..., None].to(f_btc.dtype) * there_bt1
+    before_btc = f_btc.gather(1, before_bt.clamp_min(0)[..., None].expand_as(f_btc))
+    difference_btc = (f_btc - before_btc) * changed_bt1
+    parts = []
+    for kind in kinds:
+        if kind == "absolute":
+            parts.append(f_btc * there_bt1)
+        elif kind == "difference":
+            parts.append(difference_btc)
+        else:
+            rate_btc = difference_btc / (before_btc.abs() + RELATIVE_FLOOR)
+            parts.append(RELATIVE_BOUND * torch.tanh(rate_btc / RELATIVE_BOUND))
+    return torch.cat(parts, dim=-1)
+
+
+def previous_present(present_bt: Tensor) -> Tensor:
+    """The last phase before each one that is there: int64 [B, T], -1 where there is none."""
+    steps_t = torch.arange(present_bt.shape[1], device=present_bt.device)
+    latest_bt = torch.where(present_bt, steps_t, -1).cummax(dim=1).values
+    return torch.cat([latest_bt.new_full((len(latest_bt), 1), -1), latest_bt[:, :-1]], dim=1)
+
+
+class Fusion(nn.Module):
+    """Features per phase to one vector per case.
+
+    ``attention``: phase embedding, pre-norm self-attention with missing phases masked out, masked mean.
+    ``mean``: phase embedding and masked mean only. ``concat``: all phases side by side, each with a flag that
+    it is there, through one linear layer: the plain baseline.
+
+    Args:
+        settings: fusion, width, layers, heads, dropout.
+        phases: tokens T.
+        features: entries of each token.
+    """
+
+    def __init__(self, settings: ClassifierSettings, phases: int, features: int) -> None:
+        super().__init__()
+        self.fusion = settings.fusion
+        width = settings.width
+        if self.fusion == "concat":
+            self.project = nn.Linear(phases * (features + 1), width)
+        else:
+            self.project = nn.Linear(features, width)
+            self.phase_embedding = nn.Parameter(WEIGHT_STD * torch.randn(phases, width))
+        if self.fusion == "attention":
+            self.layers = nn.ModuleList(
+                AttentionLayer(width, settings.heads, settings.dropout) for _ in range(settings.layers)
+            )
+        self.norm = nn.LayerNorm(width)
+        start_weights(self.project)
+
+    def forward(self, features_btf: Tensor, present_bt: Tensor) -> Tensor:
+        """Fuse.
+
+        Args:
+            features_btf: zero where a phase is missing.
+            present_bt: bool, True where the phase is there.
+
+        Returns:
+            [B, width]
+        """
+        there_bt1 = present_bt[..., None].to(features_btf.dtype)
+        if self.fusion == "concat":
+            fused_bw = F.gelu(self.project(torch.cat([features_btf, there_bt1], dim=-1).flatten(1)))
+        else:
+            x_btw = self.project(features_btf) + self.phase_embedding
+            if self.fusion == "attention":
+                # A case without any phase attends to its (empty) tokens: finite, and the mean below drops it.
+                seen_bt = present_bt | ~present_bt.any(dim=1, keepdim=True)
+                for layer in self.layers:
+                    x_btw = layer(x_btw, seen_bt)
+            fused_bw = (x_btw * there_bt1).sum(dim=1) / there_bt1.sum(dim=1).clamp_min(1.0)
+        fused: Tensor = self.norm(fused_bw)
+        return fused
+
+
+class AttentionLayer(nn.Module):
+    """Pre-norm self-attention over the phases, then a pre-norm MLP [F: Xiong et al., ICML 2020].
+
+    torch's own `TransformerEncoderLayer` takes another numerical path in evaluation than in training, and a
+    different one again where a mask is given; three lines of attention are the same everywhere.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.dropout = nn.Dropout(dropout)
+        start_weights(self)
+
+    def forward(self, x_btw: Tensor, seen_bt: Tensor) -> Tensor:
+        """Tokens [B, T, width] to tokens [B, T, width]; only tokens with `seen_bt` are attended to."""
+        q, k, v = self.query_key_value(self.norm(x_btw)).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen_bt[:, None, None, :]
+        )
+        x_btw = x_btw + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = x_btw + self.dropout(self.mlp(self.mlp_norm(x_btw)))
+        return out

@@ -1,0 +1,171 @@
+"""SW-FCMAE, stage 1 of the method: mask, encode, fill, decode, loss.
+
+[F] FCMAE of ConvNeXt V2 (Woo et al., CVPR 2023); [R] its 3-D, multi-phase form. Sample weights come from
+`weighting`: a step minimises ``(weights_b * result.loss_b).sum()``, and uniform weights give plain FCMAE exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from phcc_model.config import ModelSettings, PretrainSettings
+from phcc_model.decoder import Decoder
+from phcc_model.encoder import Encoder
+from phcc_model.masking import draw_visible, grid_of, unpatchify
+from phcc_model.targets import PatchTargets, patch_targets
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What to draw: the volumes as the network fills them in.
+
+    Attributes:
+        prediction_bpdhw: predicted voxels in the units of the input, all patches; zero where a phase is missing.
+        visible_bpdhw: bool per voxel, what the encoder saw.
+    """
+
+    prediction_bpdhw: Tensor
+    visible_bpdhw: Tensor
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """One forward pass of pre-training.
+
+    Attributes:
+        loss_b: squared error of each case, mean over its masked patches and present phases.
+        features_bc: mean over visible cells of the encoder's last map and over present phases; detached, float32.
+        pictures: on request.
+    """
+
+    loss_b: Tensor
+    features_bc: Tensor
+    pictures: Pictures | None = None
+
+
+class SWFCMAE(nn.Module):
+    """The masked autoencoder of all phases of a case.
+
+    Args:
+        settings: the encoder and decoder. With `phases` ``shared`` each present phase of a case is a sample of a
+            one-channel encoder; with ``joint`` the phases are the channels of one sample.
+        phases: how many phases a study has.
+        objective: mask ratio, one mask for all phases of a case or one each, and the target.
+
+    Attributes:
+        encoder, decoder: their parameters stand under ``encoder.`` and ``decoder.``.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        phases: int,
+        objective: PretrainSettings = PretrainSettings(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        self.phases = phases
+        self.joint = settings.phases == "joint"
+        self.objective = objective
+        channels = phases if self.joint else 1
+        self.encoder = Encoder(settings, channels)
+        d, h, w = self.encoder.patch
+        self.decoder = Decoder(settings, self.encoder.dim, channels * d * h * w)
+
+    def draw_mask(self, cases: int, size: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """Masks for a batch: bool [b, p, d, h, w] on the grid of cells, the same for all phases where so configured.
+
+        Args:
+            cases: b.
+            size: voxels of a volume along D, H, W.
+            generator: a CPU generator.
+
+        Raises:
+            ConfigError: the volume is not a multiple of the patch, or a single patch.
+        """
+        grid = grid_of(size, self.encoder.patch)
+        if self.joint or self.objective.mask_phases == "same":
+            visible = draw_visible(cases, grid, self.objective.mask_ratio, generator)
+            return visible[:, None].expand(-1, self.phases, -1, -1, -1)
+        visible = draw_visible(cases * self.phases, grid, self.objective.mask_ratio, generator)
+        return visible.unflatten(0, (cases, self.phases))
+
+    def forward(
+        self, volumes_bpdhw: Tensor, present_bp: Tensor, generator: torch.Generator, *, pictures: bool = False
+    ) -> PretrainResult:
+        """Mask, encode, fill, decode, compare.
+
+        Args:
+            volumes_bpdhw: normalised volumes; what a missing phase holds does not matter.
+            present_bp: True where a phase is there; at least one in each case.
+            generator: a CPU generator, from which the masks are drawn.
+            pictures: whether to return the filled-in volumes.
+
+        Raises:
+            ConfigError: the volume is not a multiple of the patch, or a single patch.
+        """
+        # 1. mask
+        size = (volumes_bpdhw.shape[2], volumes_bpdhw.shape[3], volumes_bpdhw.shape[4])
+        visible_bpdhw = self.draw_mask(len(volumes_bpdhw), size, generator).to(volumes_bpdhw.device)
+        x_ncdhw, visible_ndhw = self._samples(volumes_bpdhw, present_bp, visible_bpdhw)
+        # 2. encode
+        z_ncdhw = self.encoder(x_ncdhw, visible_ndhw)
+        # 3. fill
+        filled_nkc = self.decoder.fill(z_ncdhw, visible_ndhw)
+        # 4. decode
+        voxels_nkv = self.decoder(filled_nkc, tuple(visible_ndhw.shape[1:]))
+        # 5. loss
+        predicted_bpkv = self._per_phase(voxels_nkv.float(), present_bp)
+        targets = patch_targets(volumes_bpdhw, present_bp, self.encoder.patch, self.objective.target)
+        loss_b = masked_loss(predicted_bpkv, targets, ~visible_bpdhw.flatten(2))
+        features_bc = self._pool(z_ncdhw.detach().float(), visible_ndhw, present_bp)
+        drawn = self._draw(predicted_bpkv.detach(), targets, visible_bpdhw, present_bp) if pictures else None
+        return PretrainResult(loss_b, features_bc, drawn)
+
+    def _samples(
+        self, volumes_bpdhw: Tensor, present_bp: Tensor, visible_bpdhw: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the encoder sees: cases with phases as channels, or every present phase by itself."""
+        if self.joint:
+            held = torch.where(present_bp[:, :, None, None, None], volumes_bpdhw, 0.0)
+            return held, visible_bpdhw[:, 0]
+        return volumes_bpdhw[present_bp][:, None], visible_bpdhw[present_bp]
+
+    def _per_phase(self, voxels_nkv: Tensor, present_bp: Tensor) -> Tensor:
+        """Predictions of the samples as [b, p, cells, voxels of a patch], zero where a phase is missing."""
+        if self.joint:
+            return voxels_nkv.unflatten(2, (self.phases, -1)).transpose(1, 2)
+        return _spread(voxels_nkv, present_bp)
+
+    def _pool(self, z_ncdhw: Tensor, visible_ndhw: Tensor, present_bp: Tensor) -> Tensor:
+        """Mean over visible cells (the map is zero at the others), then over the present phases of a case."""
+        mean_nc = z_ncdhw.flatten(2).sum(2) / visible_ndhw.flatten(1).sum(1, keepdim=True)
+        if self.joint:
+            return mean_nc
+        return _spread(mean_nc, present_bp).sum(1) / present_bp.sum(1, keepdim=True).clamp_min(1)
+
+    def _draw(
+        self, predicted_bpkv: Tensor, targets: PatchTargets, visible_bpdhw: Tensor, present_bp: Tensor
+    ) -> Pictures:
+        grid = (visible_bpdhw.shape[2], visible_bpdhw.shape[3], visible_bpdhw.shape[4])
+        voxels = (predicted_bpkv * targets.std_bpk1 + targets.mean_bpk1) * present_bp[:, :, None, None]
+        volumes = unpatchify(voxels.flatten(0, 1), grid, self.encoder.patch)[:, 0]
+        shown = visible_bpdhw
+        for axis, times in enumerate(self.encoder.patch, start=2):
+            shown = shown.repeat_interleave(times, axis)
+        return Pictures(volumes.unflatten(0, present_bp.shape), shown)
+
+
+def masked_loss(predicted_bpkv: Tensor, targets: PatchTargets, hidden_bpk: Tensor) -> Tensor:
+    """Mean squared error of each case over its hidden, useful patches; 0 for a case that has none."""
+    error_bpk = (predicted_bpkv - targets.values_bpkv).square().mean(3)
+    counted_bpk = (hidden_bpk & targets.useful_bpk).to(error_bpk)
+    return (error_bpk * counted_bpk).sum((1, 2)) / counted_bpk.sum((1, 2)).clamp_min(1.0)
+
+
+def _spread(x_n: Tensor, present_bp: Tensor) -> Tensor:
+    """Rows of the present phases, put back to [b, p, ...], zero elsewhere."""
+    out = x_n.new_zeros(present_bp.numel(), *x_n.shape[1:])
+    return out.index_copy(0, present_bp.flatten().nonzero()[:, 0], x_n).unflatten(0, present_bp.shape)

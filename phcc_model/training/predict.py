@@ -1,0 +1,46 @@
+"""Scores of cases by a trained classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from phcc_model.cases import CaseSet
+from phcc_model.classifier import Classifier
+from phcc_model.errors import TrainingError
+from phcc_model.training.batches import Batch, in_order
+from phcc_model.training.steps import evaluation_mode
+
+
+def predict(
+    model: Classifier, cases: CaseSet, *, device: torch.device, batch_size: int = 32
+) -> NDArray[np.float32]:
+    """One logit per case, in the cases' order, without dropout or augmentation, in float32.
+
+    Args:
+        model: the classifier; its mode is left as it was.
+        cases: any cases, labelled or not.
+        device: where to compute.
+        batch_size: cases at a time; the scores do not depend on it beyond rounding (1e-5).
+
+    Returns:
+        float32 [n]; `1 / (1 + exp(-logit))` is the probability.
+
+    Raises:
+        TrainingError: a score is not finite.
+    """
+    parts = [np.zeros(0, np.float32)]
+    with evaluation_mode(model, device):
+        for at_b in in_order(len(cases), batch_size):
+            batch = Batch.of(cases, at_b, device)
+            parts.append(model(batch.volumes_bpdhw, batch.present_bp, batch.lesion_bdhw).cpu().numpy())
+    logit_n = np.concatenate(parts)
+    bad = np.flatnonzero(~np.isfinite(logit_n))
+    if bad.size:
+        raise TrainingError(
+            f"{bad.size} of {len(cases)} scores are not finite, first that of case {cases.case[bad[0]]}",
+            where="prediction",
+            remedy="look for damaged volumes, or take the checkpoint of an earlier round",
+        )
+    return logit_n

@@ -1,0 +1,223 @@
+"""Sample weights that decorrelate the features of a batch (METHOD [R]; hypothesis: StableNet).
+
+Zhang et al., *Deep Stable Learning for Out-Of-Distribution Generalization*, CVPR 2021: weights are learned, batch
+by batch, so that random Fourier features of any two channels are uncorrelated under them. Here they weigh each
+case's reconstruction loss, so that what the encoder is trained on is less redundant. What is ours: features are
+standardised before the cosine, weights are bounded, and the gain is measured on cosines drawn apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from phcc_model.config import WeightingSettings
+from phcc_model.errors import StorageError
+from phcc_model.seeds import derive_seed
+
+HELD_OUT_DRAWS = 20
+MOMENTUM = 0.9
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class SampleWeights:
+    """The weights of one batch and what to log of them.
+
+    Attributes:
+        weights_b: float32, sum 1.
+        effective_fraction: effective sample size 1 / sum(w^2) over the number of cases: 1 is uniform.
+        decorrelation: mean squared off-diagonal covariance of Fourier features under the weights, on held-out draws.
+        decorrelation_uniform: the same under uniform weights.
+    """
+
+    weights_b: Tensor
+    effective_fraction: float
+    decorrelation: float
+    decorrelation_uniform: float
+
+
+class SampleWeighting:
+    """Weights for one site's batches; its memory of earlier batches is the site's own and never travels.
+
+    Args:
+        settings: mode, strength, bound and memory.
+        dim: channels of the features.
+        seed: names the streams of the kept channels, of the cosines and of the held-out cosines.
+    """
+
+    def __init__(self, settings: WeightingSettings, dim: int, seed: int) -> None:
+        self.settings = settings
+        self._seed = seed
+        order = torch.randperm(dim, generator=_stream(seed, "channels", 0))
+        self._channels = order[: min(settings.feature_dims, dim)].sort().values
+        self._batches = 0
+        self._memory_mr = torch.zeros(0, len(self._channels), dtype=torch.float64)
+        self._memory_weights_m = torch.zeros(0, dtype=torch.float64)
+
+    def weigh(self, features_bc: Tensor, progress: float = 1.0) -> SampleWeights:
+        """The weights of a batch, and the memory moved on by it.
+
+        Args:
+            features_bc: pooled features of the cases, detached.
+            progress: share of the pre-training that is done, 0 to 1; weights are uniform in the first share
+                that the settings name.
+        """
+        n = len(features_bc)
+        z_br = features_bc.detach().to("cpu", torch.float64)[:, self._channels]
+        uniform_b = torch.full((n,), 1.0 / n, dtype=torch.float64)
+        learn = self.settings.mode == "decorrelate" and n > 1 and progress >= self.settings.uniform_fraction
+        weights_b = self._learn(z_br) if learn else uniform_b
+        result = self._measured(z_br, weights_b, uniform_b, features_bc.device)
+        if self.settings.mode == "decorrelate":
+            self._remember(z_br, weights_b)
+        self._batches += 1
+        return result
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """The memory as plain arrays, to be kept on the site's disk."""
+        return {
+            "batches": np.array([self._batches], dtype=np.float64),
+            "features": self._memory_mr.numpy().copy(),
+            "weights": self._memory_weights_m.numpy().copy(),
+        }
+
+    def load(self, state: Mapping[str, NDArray[np.float64]]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            StorageError: arrays are missing or do not belong to this weighting.
+        """
+        try:
+            batches, features, weights = (
+                np.array(state[k], np.float64) for k in ("batches", "features", "weights")
+            )
+        except KeyError as missing:
+            raise _damaged(f"the array {missing} is missing") from missing
+        if (
+            features.ndim != 2
+            or features.shape != (len(weights), len(self._channels))
+            or batches.shape != (1,)
+        ):
+            raise _damaged(f"features of shape {features.shape}, {len(self._channels)} channels expected")
+        self._batches = int(batches[0])
+        self._memory_mr, self._memory_weights_m = torch.from_numpy(features), torch.from_numpy(weights)
+
+    def _learn(self, z_br: Tensor) -> Tensor:
+        """A few gradient steps on the logits of the batch's weights; the memory's weights stand still."""
+        s = self.settings
+        n, m = len(z_br), len(self._memory_mr)
+        x_nr = standardised(torch.cat([z_br, self._memory_mr]))
+        stream = _stream(self._seed, "cosines", self._batches)
+        memory_m = self._memory_weights_m * (m / (n + m))
+        share = n / (n + m)
+        weights_b = torch.full((n,), 1.0 / n, dtype=torch.float64)
+        speed_b = torch.zeros_like(weights_b)
+        for _ in range(s.steps):
+            h_knr = fourier_features(x_nr, s.fourier_features, stream)
+            joint_n = torch.cat([weights_b * share, memory_m])
+            slope_b = decorrelation_gradient(joint_n, h_knr)[:n] * (share / s.penalty) + 2.0 * weights_b
+            # Through the softmax: d w_i / d a_j = w_i (1[i = j] - w_j).
+            speed_b = MOMENTUM * speed_b + weights_b * (slope_b - (weights_b * slope_b).sum())
+            weights_b = bounded(weights_b.log() - s.learning_rate * n * speed_b, s.maximum)
+        return weights_b
+
+    def _measured(
+        self, z_br: Tensor, weights_b: Tensor, uniform_b: Tensor, device: torch.device
+    ) -> SampleWeights:
+        """The weights with their log; held-out cosines are drawn from a stream of their own."""
+        stream = _stream(self._seed, "held-out", self._batches)
+        h_knr = fourier_features(standardised(z_br), HELD_OUT_DRAWS, stream)
+        return SampleWeights(
+            weights_b.to(device, torch.float32),
+            float(1.0 / weights_b.square().sum() / len(weights_b)),
+            float(decorrelation(weights_b, h_knr)) / HELD_OUT_DRAWS,
+            float(decorrelation(uniform_b, h_knr)) / HELD_OUT_DRAWS,
+        )
+
+    def _remember(self, z_br: Tensor, weights_b: Tensor) -> None:
+        """Running mean of features and weights, row by row as in StableNet; the first batch starts it."""
+        n, m = min(len(z_br), len(self._memory_mr)), len(self._memory_mr)
+        keep = self.settings.memory
+        if m == 0:
+            self._memory_mr, self._memory_weights_m = z_br.clone(), weights_b.clone()
+            return
+        self._memory_mr[:n] = keep * self._memory_mr[:n] + (1.0 - keep) * z_br[:n]
+        scaled_b = weights_b[:n] * (len(z_br) / m)
+        mixed_m = self._memory_weights_m.clone()
+        mixed_m[:n] = keep * mixed_m[:n] + (1.0 - keep) * scaled_b
+        self._memory_weights_m = mixed_m / mixed_m.sum()
+
+
+def fourier_features(x_nr: Tensor, draws: int, stream: torch.Generator) -> Tensor:
+    """H = sqrt(2) cos(omega x + phi), omega ~ N(0, 1), phi ~ U(0, 2 pi): [draws, n, r] (Rahimi and Recht, 2007)."""
+    r = x_nr.shape[1]
+    omega_k1r = torch.randn(draws, 1, r, dtype=x_nr.dtype, generator=stream)
+    phi_k1r = torch.rand(draws, 1, r, dtype=x_nr.dtype, generator=stream) * (2.0 * math.pi)
+    return math.sqrt(2.0) * torch.cos(omega_k1r * x_nr + phi_k1r)
+
+
+def decorrelation(weights_n: Tensor, h_knr: Tensor) -> Tensor:
+    """L_B: squared off-diagonal entries of the weighted covariances, over r (r - 1), summed over the k draws.
+
+    Args:
+        weights_n: sum 1.
+        h_knr: Fourier features.
+    """
+    off_krr = _off_diagonal(weights_n, h_knr)
+    r = h_knr.shape[2]
+    return off_krr.square().sum() / (r * (r - 1))
+
+
+def decorrelation_gradient(weights_n: Tensor, h_knr: Tensor) -> Tensor:
+    """The derivative of `decorrelation` by each weight, [n].
+
+    With E the off-diagonal part of Cov = H^T diag(w) H - m m^T, m = H^T w: dL/dw_n = 2 (h^T E h - 2 h^T E m).
+    """
+    off_krr = _off_diagonal(weights_n, h_knr)
+    mean_k1r = (weights_n[None, :, None] * h_knr).sum(1, keepdim=True)
+    r = h_knr.shape[2]
+    return (2.0 / (r * (r - 1))) * ((h_knr @ off_krr) * (h_knr - 2.0 * mean_k1r)).sum((0, 2))
+
+
+def bounded(logits_n: Tensor, maximum: float) -> Tensor:
+    """The softmax, brought under the bound: no weight above `maximum` / n, sum 1.
+
+    It is the nearest such distribution in the sense of Kullback and Leibler: min(bound, t softmax) for the one t
+    that makes the sum 1. Found by fixing what lies above the bound and scaling up the rest, until nothing does.
+    """
+    weights_n = torch.softmax(logits_n, 0)
+    bound = maximum / len(weights_n)
+    at_bound_n = torch.zeros_like(weights_n, dtype=torch.bool)
+    while bool(((weights_n > bound) & ~at_bound_n).any()):
+        at_bound_n |= weights_n >= bound
+        left = 1.0 - bound * int(at_bound_n.sum())
+        free_n = torch.where(at_bound_n, 0.0, weights_n)
+        weights_n = torch.where(at_bound_n, bound, free_n * (left / free_n.sum().clamp_min(TINY)))
+    return weights_n.clamp_min(TINY)
+
+
+def standardised(x_nr: Tensor) -> Tensor:
+    """Each channel with mean 0 and standard deviation 1 over the rows, so that one width of cosine fits all."""
+    return (x_nr - x_nr.mean(0)) / x_nr.std(0, unbiased=False).clamp_min(TINY)
+
+
+def _off_diagonal(weights_n: Tensor, h_knr: Tensor) -> Tensor:
+    weighted_knr = weights_n[None, :, None] * h_knr
+    mean_kr = weighted_knr.sum(1)
+    cov_krr = weighted_knr.transpose(1, 2) @ h_knr - mean_kr[:, :, None] * mean_kr[:, None, :]
+    return cov_krr - torch.diag_embed(cov_krr.diagonal(dim1=1, dim2=2))
+
+
+def _stream(seed: int, name: str, batch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, "sample-weighting", name, batch))
+
+
+def _damaged(what: str) -> StorageError:
+    return StorageError(what, where="memory of the sample weighting", remedy="delete the site's stored state")

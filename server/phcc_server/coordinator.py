@@ -1,0 +1,247 @@
+"""One arm of a study, from its first weights to its chosen model: the loop around the pure parts.
+
+`rounds` says what is next, `sites` carries it out, `reception` judges what comes back, `aggregation` folds it,
+`store` and `ledger` keep it. The same loop serves Flower's deployment, Flower's simulation and memory.
+
+A round is kept once it has been trained and evaluated; after a crash it is done again, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from phcc_model.build import first_weights
+from phcc_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint, state_digest
+from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
+from phcc_model.contract.manifest import Array, Manifest
+from phcc_model.contract.messages import CardOrder, SiteCard
+from phcc_model.errors import ReplyRefused, RoundError
+from phcc_model.study_file import dump_study
+from phcc_server.ledger import Ledger, RoundRecord
+from phcc_server.reception import check_card
+from phcc_server.rounds import (
+    Evaluate,
+    Finish,
+    RoundStatus,
+    StudyState,
+    Train,
+    after_evaluation,
+    after_training,
+    first_state,
+    judge_round,
+    next_step,
+)
+from phcc_server.sites import NoReply, Sites
+from phcc_server.store import RunStore
+from phcc_server.training_round import RoundDone, median_change, train_round
+from phcc_server.validation_round import NO_THRESHOLD, validate_round
+
+State = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """A finished arm.
+
+    Attributes:
+        arm: its name.
+        weights: of the chosen round of the fine-tuning, by name.
+        threshold: on the probability, by Youden on all sites' validation patients; 0.5 where they have none.
+        best_round: the chosen round, from 0.
+        digest: of the weights.
+        rounds: the arm's records, in order.
+    """
+
+    arm: str
+    weights: State
+    threshold: float
+    best_round: int
+    digest: str
+    rounds: tuple[RoundRecord, ...]
+
+
+class Coordinator:
+    """Runs one arm over some sites.
+
+    Args:
+        arm: its name.
+        study: the arm's study.
+        sites: how the sites are reached.
+        store: where checkpoints go.
+        ledger: where rounds are recorded.
+        pretrained: file that holds the end of the pre-training; one that is there already is used in place of
+            a pre-training of one's own, so that arms may share it.
+        listen: called with every round's record, for whoever watches.
+    """
+
+    def __init__(
+        self,
+        arm: str,
+        study: StudyConfig,
+        sites: Sites,
+        store: RunStore,
+        ledger: Ledger,
+        pretrained: Path,
+        listen: Callable[[RoundRecord], None],
+    ) -> None:
+        self.arm = arm
+        self.study = study
+        self.sites = sites
+        self.store = store
+        self.ledger = ledger
+        self.pretrained = pretrained
+        self.listen = listen
+        self._text = dump_study(study)
+        self._cards: dict[str, SiteCard] = {}
+        self._absent: dict[str, str] = {}
+
+    def run(self, expected: Sequence[str]) -> ArmResult:
+        """Run the arm to its end, from where it stands.
+
+        Args:
+            expected: the sites that take part.
+
+        Raises:
+            RoundError: too few sites are there, or a round fell below its quorum; what was finished is kept.
+            StorageError: the disk failed.
+        """
+        shared = self.study.pretrain.rounds > 0 and self.pretrained.exists()
+        state = self.store.state(self.arm) or first_state(self.study, pretrain=not shared)
+        if not state.finished:
+            self._gather(expected)
+            self._loop(state, self._weights_at(state))
+        return self._result()
+
+    def _loop(self, state: StudyState, weights: State) -> None:
+        previous_norm = self._last_norm(state.stage)
+        while not isinstance(step := next_step(state, self.study), Finish):
+            assert isinstance(step, Train)
+            manifest = Manifest.of(weights)
+            done = self._train(step, weights, manifest, previous_norm)
+            new = manifest.unpack(done.flats)
+            trained = after_training(state, done.status)
+            judging = next_step(trained, self.study)
+            assert isinstance(judging, Evaluate)
+            validation = validate_round(
+                judging, self.arm, self.study, self._text, manifest, done.flats, self._cards, self.sites
+            )
+            state = after_evaluation(trained, validation.loss, self.study)
+            judged = _judged(state, trained, step)
+            record = done.record(
+                self.arm, state_digest(weights), state_digest(new), validation, best=judged.is_best
+            )
+            self._keep(step, new, trained, judged, state, record)
+            weights, previous_norm = new, done.median_norm
+            if state.stage != step.stage:
+                weights, previous_norm = first_weights(self.study, state.stage, new), None
+
+    def _gather(self, expected: Sequence[str]) -> None:
+        """Ask the sites for their cards; fewer than the quorum is an error."""
+        order = CardOrder(package=keys.package_version(), study_digest=self.study.digest, study=self._text)
+        for site, answer in sorted(self.sites.cards(order, expected).items()):
+            if site not in expected:
+                continue
+            if isinstance(answer, NoReply):
+                self._absent[site] = answer.reason
+                continue
+            try:
+                self._cards[site] = check_card(answer, order)
+            except ReplyRefused as error:
+                self._absent[site] = error.what
+        if judge_round(expected, self._cards, (), self.study.federation) is RoundStatus.FAILED:
+            named = "; ".join(f"{site}: {reason}" for site, reason in self._absent.items())
+            raise RoundError(
+                f"{len(self._cards)} of {len(expected)} sites can take part ({named})",
+                where=f"arm {self.arm}",
+                remedy="Start the sites that are missing, or lower federation.minimum_sites",
+            )
+
+    def _train(
+        self, step: Train, weights: State, manifest: Manifest, previous_norm: float | None
+    ) -> RoundDone:
+        flats = manifest.pack(weights)
+        able = {site: card for site, card in self._cards.items() if _can_train(card, step.stage)}
+        absent = self._absent | {
+            site: "no patient with a label to train on" for site in self._cards if site not in able
+        }
+        done = train_round(
+            step, self.arm, self.study, self._text, manifest, flats, able, absent, self.sites, previous_norm
+        )
+        if done.status is RoundStatus.FAILED:
+            digest = state_digest(weights)
+            record = done.record(self.arm, digest, digest)
+            self.ledger.append(record)
+            self.listen(record)
+            raise RoundError(
+                f"round {step.round + 1} of {step.stage} has too few usable replies ({done.in_words})",
+                where=f"arm {self.arm}",
+                remedy="Look at the sites named, then start the same command again: it goes on from here",
+            )
+        return done
+
+    def _keep(
+        self,
+        step: Train,
+        weights: State,
+        trained: StudyState,
+        judged: StudyState,
+        state: StudyState,
+        record: RoundRecord,
+    ) -> None:
+        """Write the round down: the record, then the checkpoint, then where the arm stands."""
+        self.ledger.append(record)
+        self.store.save_round(self.arm, step.stage, step.round, weights, trained)
+        self.store.save_state(self.arm, judged)
+        if state.stage != step.stage:
+            info = CheckpointInfo(step.stage, step.round, self.study.digest)
+            self.pretrained.parent.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(self.pretrained, weights, info)
+        if state != judged:
+            self.store.save_state(self.arm, state)
+        self.listen(record)
+
+    def _weights_at(self, state: StudyState) -> State:
+        """The weights from which the next round starts."""
+        latest = self.store.latest(self.arm)
+        if latest is not None and latest.info.stage == state.stage:
+            return latest.arrays
+        before: State | None = None
+        if state.stage == keys.FINETUNE and self.study.pretrain.rounds:
+            before = latest.arrays if latest is not None else load_checkpoint(self.pretrained)[0]
+        return first_weights(self.study, state.stage, before)
+
+    def _last_norm(self, stage: str) -> float | None:
+        """Median length of the changes in the last round of this stage, where the arm is resumed."""
+        rounds = [r for r in self.ledger.read() if r.arm == self.arm and r.stage == stage]
+        done = [r for r in rounds if r.status is not RoundStatus.FAILED]
+        return median_change(done[-1].sites) if done else None
+
+    def _result(self) -> ArmResult:
+        final = self.store.final(self.arm)
+        latest = {(r.stage, r.round): r for r in self.ledger.read() if r.arm == self.arm}
+        chosen = latest[(keys.FINETUNE, final.info.round_index)].validation
+        threshold = chosen.threshold if chosen is not None else None
+        return ArmResult(
+            arm=self.arm,
+            weights=final.arrays,
+            threshold=NO_THRESHOLD if threshold is None else threshold,
+            best_round=final.info.round_index,
+            digest=state_digest(final.arrays),
+            rounds=tuple(latest.values()),
+        )
+
+
+def _judged(state: StudyState, trained: StudyState, step: Train) -> StudyState:
+    """The state of the stage that was just evaluated, also where the next stage has begun."""
+    if state.stage == step.stage:
+        return state
+    return StudyState(trained.stage, trained.round, trained=True, best_round=trained.round)
+
+
+def _can_train(card: SiteCard, stage: str) -> bool:
+    if stage == keys.PRETRAIN:
+        return card.patients.get(keys.TRAIN, 0) > 0
+    return card.positives.get(keys.TRAIN, 0) + card.negatives.get(keys.TRAIN, 0) > 0

@@ -1,0 +1,43 @@
+"""The coordinator's end of the wire: orders to Flower's records, Flower's records to replies."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from phcc_model.contract.messages import Failure
+from phcc_model.contract.wire import Message
+from phcc_model.errors import ContractError
+
+FIELDS = "fields"
+ARRAYS = "arrays"
+KIND = "kind"
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+def write_order(order: Message) -> RecordDict:
+    """An order as the content of a message."""
+    content = RecordDict({FIELDS: ConfigRecord({KIND: type(order).__name__, **order.to_fields()})})
+    if order.arrays:
+        content[ARRAYS] = ArrayRecord({name: Array(array) for name, array in order.arrays.items()})
+    return content
+
+
+def read_reply(content: RecordDict, kind: type[Reply]) -> Reply | Failure:
+    """The reply that a site sent, or the failure that it reports instead.
+
+    Raises:
+        ContractError: the records are neither.
+    """
+    fields, arrays = content.get(FIELDS), content.get(ARRAYS)
+    if not isinstance(fields, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
+        raise ContractError("the message does not hold the records of a reply", where=kind.__name__)
+    values = dict(fields)
+    said = values.pop(KIND, None)
+    if said == Failure.__name__:
+        return Failure.from_fields(values)
+    if said != kind.__name__:
+        raise ContractError(f"the message holds {said!r}, expected was {kind.__name__}", where=kind.__name__)
+    return kind.from_fields(values, {name: array.numpy() for name, array in (arrays or {}).items()})

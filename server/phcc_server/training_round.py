@@ -1,0 +1,200 @@
+"""One round of training: orders out, each reply judged and folded in as it comes, one new model."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
+from phcc_model.contract.codec import norm
+from phcc_model.contract.manifest import Array, Manifest
+from phcc_model.contract.messages import SiteCard, TrainOrder, TrainReply
+from phcc_model.errors import ReplyRefused
+from phcc_server.aggregation import Aggregate, server_rule, site_weight
+from phcc_server.ledger import RoundRecord, SiteRecord, ValidationRecord
+from phcc_server.reception import check_reply, too_long
+from phcc_server.rounds import RoundStatus, Train, judge_round
+from phcc_server.sites import NoReply, Sites
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """A round of training, folded.
+
+    Attributes:
+        step: which round.
+        status: COMPLETE, PARTIAL or FAILED.
+        flats: the new weights, one flat array per dtype; those before it where the round failed.
+        sites: what each site gave.
+        started: when the orders went out.
+    """
+
+    step: Train
+    status: RoundStatus
+    flats: dict[str, Array]
+    sites: dict[str, SiteRecord]
+    started: datetime
+
+    @property
+    def in_words(self) -> str:
+        """Each site whose work is not in the round, with the reason."""
+        return "; ".join(
+            f"{site} {record.status}: {record.reason}"
+            for site, record in self.sites.items()
+            if record.status != "accepted"
+        )
+
+    @property
+    def median_norm(self) -> float | None:
+        """Median length of the changes that were folded in."""
+        return median_change(self.sites)
+
+    def record(
+        self,
+        arm: str,
+        before: str,
+        after: str,
+        validation: ValidationRecord | None = None,
+        *,
+        best: bool = False,
+    ) -> RoundRecord:
+        """The round as the ledger keeps it."""
+        finished = datetime.now(UTC)
+        stage: keys.Stage = "pretrain" if self.step.stage == keys.PRETRAIN else "finetune"
+        return RoundRecord(
+            arm=arm,
+            stage=stage,
+            round=self.step.round,
+            status=self.status,
+            started=self.started,
+            finished=finished,
+            seconds=(finished - self.started).total_seconds(),
+            sites=self.sites,
+            digest_before=before,
+            digest_after=after,
+            validation=validation,
+            best=best,
+            versions={"package": keys.package_version(), "contract": str(keys.CONTRACT_VERSION)},
+        )
+
+
+def median_change(sites: Mapping[str, SiteRecord]) -> float | None:
+    """Median length of the accepted changes of a round; None where there is none."""
+    lengths = [r.delta_norm for r in sites.values() if r.status == "accepted" and r.delta_norm is not None]
+    return statistics.median(lengths) if lengths else None
+
+
+def train_round(
+    step: Train,
+    arm: str,
+    study: StudyConfig,
+    study_text: str,
+    manifest: Manifest,
+    flats: dict[str, Array],
+    cards: Mapping[str, SiteCard],
+    absent: Mapping[str, str],
+    sites: Sites,
+    previous_norm: float | None,
+) -> RoundDone:
+    """Let the sites train and fold their changes, in the order of their names.
+
+    A reply that is refused, missing or failed is named in the record and left out; the caller looks at the
+    status before it uses the weights.
+
+    Args:
+        step: which round of which stage.
+        arm: the arm's name.
+        study: the arm's study.
+        study_text: the same as the text that travels.
+        manifest: of the model's state.
+        flats: the weights, one flat array per dtype.
+        cards: the sites that take part.
+        absent: expected sites that do not, with the reason.
+        sites: how they are reached.
+        previous_norm: median length of the round before; None in the first one, where the length of the
+            weights themselves is the measure.
+    """
+    started = datetime.now(UTC)
+    orders = [_order(step, arm, study, study_text, manifest, flats, site) for site in sorted(cards)]
+    records = {site: SiteRecord(status="missing", reason=reason) for site, reason in absent.items()}
+    measure = previous_norm if previous_norm is not None else norm(flats[keys.FLOAT])
+    aggregate = Aggregate(manifest.size)
+    for order, reply in sites.train(orders, study.federation.round_deadline_s):
+        records[order.site] = _receive(order, reply, cards[order.site], manifest, study, aggregate, measure)
+    accepted = [site for site, record in records.items() if record.status == "accepted"]
+    status = judge_round(sorted(records), accepted, (), study.federation)
+    if status is not RoundStatus.FAILED:
+        replaced = aggregate.replaced
+        rule = server_rule(study.federation)
+        new, _ = rule.apply(flats[keys.FLOAT], aggregate.mean(), rule.start(manifest.size))
+        flats = {kind: replaced.get(kind, flat) for kind, flat in flats.items()} | {keys.FLOAT: new}
+    return RoundDone(step, status, flats, dict(sorted(records.items())), started)
+
+
+def _order(
+    step: Train,
+    arm: str,
+    study: StudyConfig,
+    study_text: str,
+    manifest: Manifest,
+    flats: dict[str, Array],
+    site: str,
+) -> TrainOrder:
+    return TrainOrder(
+        package=keys.package_version(),
+        study_digest=study.digest,
+        study=study_text,
+        arm=arm,
+        stage=step.stage,
+        round=step.round,
+        rounds=step.rounds,
+        site=site,
+        seed=study.seed,
+        manifest_digest=manifest.digest,
+        encoding=study.federation.encoding,
+        arrays=flats,
+    )
+
+
+def _receive(
+    order: TrainOrder,
+    reply: TrainReply | NoReply,
+    card: SiteCard,
+    manifest: Manifest,
+    study: StudyConfig,
+    aggregate: Aggregate,
+    measure: float,
+) -> SiteRecord:
+    """Judge one reply and fold it in, or say why not."""
+    down = _bytes(order.arrays.values())
+    if isinstance(reply, NoReply):
+        return SiteRecord(status=reply.status, reason=reply.reason, bytes_down=down)
+    up = _bytes(reply.arrays.values())
+    try:
+        change = check_reply(reply, order, card, manifest, study)
+    except ReplyRefused as error:
+        return SiteRecord(status="refused", reason=error.what, bytes_up=up, bytes_down=down)
+    if too_long({order.site: change.norm}, study.federation.largest_change, measure):
+        reason = f"its change is {change.norm / measure:.0f} times as long as the others' of the round before"
+        return SiteRecord(status="refused", reason=reason, bytes_up=up, bytes_down=down)
+    weight = site_weight(study.federation, reply.patients)
+    aggregate.fold(change.delta, weight, change.replaced)
+    return SiteRecord(
+        status="accepted",
+        patients=reply.patients,
+        cases=reply.cases,
+        steps=reply.steps,
+        seconds=reply.seconds,
+        bytes_up=up,
+        bytes_down=down,
+        metrics=reply.metrics,
+        delta_norm=change.norm,
+        weight=weight,
+    )
+
+
+def _bytes(arrays: Iterable[Array]) -> int:
+    return sum(array.nbytes for array in arrays)

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phcc_model.contract import keys
+from phcc_model.contract.messages import (
+    CardOrder,
+    EvaluateOrder,
+    EvaluateReply,
+    Failure,
+    SiteCard,
+    TrainOrder,
+    TrainReply,
+)
+from phcc_model.contract.wire import Message, check_package
+from phcc_model.errors import ContractError, VersionMismatch
+
+GOLDEN = Path(__file__).parents[2] / "data" / "contract"
+WRITE = "PHCC_WRITE_GOLDEN"
+"""Set to 1, after CONTRACT_VERSION was raised, to write the golden files anew."""
+
+STUDY = '{"name":"golden","seed":7}'
+PACKAGE = "0.1.0"
+ROUND = {"study_digest": "5" * 64, "arm": "full", "site": "H1", "manifest_digest": "a" * 64}
+WEIGHTS = {"float32": np.array([0.5, -1.25, 3.0], np.float32), "int64": np.array([4])}
+
+MESSAGES: tuple[Message, ...] = (
+    CardOrder(package=PACKAGE, study_digest="5" * 64, study=STUDY),
+    SiteCard(
+        package=PACKAGE,
+        site="H1",
+        study_digest="5" * 64,
+        patients={"train": 40, "validation": 8, "test": 12},
+        cases={"train": 44, "validation": 8, "test": 13},
+        positives={"train": 15, "validation": 3, "test": 5},
+        negatives={"train": 24, "validation": 5, "test": 7},
+    ),
+    TrainOrder(
+        **ROUND,
+        package=PACKAGE,
+        study=STUDY,
+        stage="pretrain",
+        round=2,
+        rounds=10,
+        seed=123456789012,
+        encoding="fp16",
+        arrays=WEIGHTS,
+    ),
+    TrainReply(
+        **ROUND,
+        package=PACKAGE,
+        stage="pretrain",
+        round=2,
+        encoding="fp16",
+        patients=40,
+        cases=44,
+        steps=3,
+        seconds=12.5,
+        metrics={"loss": 0.75, "effective_sample_size": 0.875},
+        arrays={
+            "change": np.array([1.0, -2.0, 0.5], np.float16),
+            "change.scales": np.array([0.0078125], np.float32),
+            "replace.int64": np.array([7]),
+        },
+    ),
+    EvaluateOrder(
+        **ROUND,
+        package=PACKAGE,
+        study=STUDY,
+        stage="finetune",
+        round=0,
+        seed=5,
+        split="validation",
+        arrays=WEIGHTS,
+    ),
+    EvaluateReply(
+        **ROUND,
+        package=PACKAGE,
+        stage="finetune",
+        round=0,
+        split="validation",
+        patients=8,
+        cases=8,
+        loss=0.6875,
+        positives=[0, 1, 2, 0],
+        negatives=[3, 1, 1, 0],
+        seconds=0.25,
+    ),
+    Failure(package=PACKAGE, site="H1", code="training", line="training failed at this site"),
+)
+each_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+
+
+def plain(message: Message) -> dict[str, object]:
+    """The wire format as JSON: fields in their order, arrays with their dtype."""
+    arrays = {name: [a.dtype.str, list(a.shape), a.tolist()] for name, a in message.arrays.items()}
+    return {"message": type(message).__name__, "fields": message.to_fields(), "arrays": arrays}
+
+
+@each_message
+def test_the_wire_format_is_the_one_that_was_agreed(message) -> None:
+    path = GOLDEN / f"{type(message).__name__}.json"
+    if os.environ.get(WRITE) == "1":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plain(message), indent=1) + "\n", encoding="utf-8")
+    golden = json.loads(path.read_text(encoding="utf-8"))
+    assert golden["fields"]["contract"] == keys.CONTRACT_VERSION, (
+        f"write the golden files anew with {WRITE}=1"
+    )
+    assert plain(message) == golden, (
+        "the wire format has changed: sites that are installed would not understand it. Take the change "
+        f"back, or raise CONTRACT_VERSION and write the golden files anew with {WRITE}=1"
+    )
+
+
+@each_message
+def test_a_golden_file_is_still_read(message) -> None:
+    golden = json.loads((GOLDEN / f"{type(message).__name__}.json").read_text(encoding="utf-8"))
+    arrays = {
+        name: np.array(values, dtype=kind).reshape(shape)
+        for name, (kind, shape, values) in golden["arrays"].items()
+    }
+    read = type(message).from_fields(golden["fields"], arrays)
+    assert read == message
+    assert {name: a.dtype for name, a in read.arrays.items()} == {
+        name: a.dtype for name, a in message.arrays.items()
+    }
+
+
+@each_message
+def test_fields_are_flat_scalars_and_lists(message) -> None:
+    for name, value in message.to_fields().items():
+        assert type(value) in (bool, int, float, str, list), name
+        assert not isinstance(value, list) or all(type(item) is int for item in value)
+
+
+@each_message
+def test_every_field_is_needed_and_no_other_is_taken(message) -> None:
+    fields = message.to_fields()
+    for name in fields:
+        if "." not in name:  # an entry of a map may be absent
+            with pytest.raises(ContractError, match=name):
+                type(message).from_fields({n: v for n, v in fields.items() if n != name}, message.arrays)
+    with pytest.raises(ContractError, match="patient_name"):
+        type(message).from_fields(fields | {"patient_name": "Doe"}, message.arrays)
+
+
+@each_message
+def test_every_field_of_a_wrong_type_is_named(message) -> None:
+    fields = message.to_fields()
+    others: tuple[object, ...] = (True, 1, 1.0, "1", [1], [1.0], ["x"], b"1", None, {"a": 1})
+    for name, good in fields.items():
+        accepted = (list, type(good[0]) if good else int) if isinstance(good, list) else None
+        for bad in others:
+            same = isinstance(bad, list) and type(bad[0]) is int if accepted else type(bad) is type(good)
+            if not same:
+                with pytest.raises(ContractError, match=name.split(".")[0]):
+                    type(message).from_fields(fields | {name: bad}, message.arrays)
+
+
+@each_message
+def test_another_contract_is_told_what_to_install_before_anything_else_is_read(message) -> None:
+    with pytest.raises(VersionMismatch, match="Install the same version of phcc-ssl-federated"):
+        type(message).from_fields({"contract": keys.CONTRACT_VERSION + 1, "package": "9.9"})
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("stage", "warmup"),
+        ("encoding", "bf16"),
+        ("round", -1),
+        ("rounds", 0),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("study_digest", "5" * 63),
+        ("manifest_digest", "G" * 64),
+        ("site", ""),
+        ("site", "H1\nINFO all is well"),
+        ("arm", "x" * 129),
+    ],
+)
+def test_values_outside_the_vocabulary_are_named(name, bad) -> None:
+    order = MESSAGES[2]
+    with pytest.raises(ContractError, match=name):
+        TrainOrder.from_fields(order.to_fields() | {name: bad}, order.arrays)
+    with pytest.raises(ContractError, match=name):
+        dataclasses.replace(order, **{name: bad}).to_fields()
+
+
+def test_only_the_measures_of_the_contract_leave() -> None:
+    with pytest.raises(ContractError, match=r"metrics\.age_of_the_oldest"):
+        dataclasses.replace(MESSAGES[3], metrics={"age_of_the_oldest": 91.0}).to_fields()
+    with pytest.raises(ContractError, match=r"patients\.everyone"):
+        dataclasses.replace(MESSAGES[1], patients={"everyone": 3}).to_fields()
+    with pytest.raises(ContractError, match="code"):
+        dataclasses.replace(MESSAGES[6], code="Doe^Jane").to_fields()
+
+
+def test_arrays_are_numeric_arrays_where_there_are_any() -> None:
+    order, card = MESSAGES[2], MESSAGES[1]
+    for bad in ([1.0, 2.0], np.array(["a", None], dtype=object), b"\x00"):
+        with pytest.raises(ContractError, match=r"TrainOrder\.float32"):
+            TrainOrder.from_fields(order.to_fields(), {"float32": bad})
+    with pytest.raises(ContractError, match="carries no arrays"):
+        SiteCard.from_fields(card.to_fields(), {"image": np.zeros(3)})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.dictionaries(st.sampled_from(keys.SPLITS), st.integers(0, 10**6)),
+    metrics=st.dictionaries(st.sampled_from(sorted(keys.METRICS)), st.floats(allow_nan=False)),
+    site=st.text(min_size=1, max_size=128).filter(str.isprintable),
+)
+def test_maps_are_flattened_and_built_again(counts, metrics, site) -> None:
+    card = dataclasses.replace(
+        MESSAGES[1], site=site, patients=counts, cases=counts, positives={}, negatives=counts
+    )
+    assert SiteCard.from_fields(card.to_fields()) == card
+    reply = dataclasses.replace(MESSAGES[3], site=site, metrics=metrics)
+    assert TrainReply.from_fields(reply.to_fields(), reply.arrays) == reply
+
+
+def test_packages_must_agree() -> None:
+    check_package("1.2.0", "1.2.0", "TrainOrder")
+    with pytest.raises(VersionMismatch, match=r"pip install phcc-ssl-federated==1\.3\.0"):
+        check_package("1.3.0", "1.2.0", "TrainOrder")
+
+
+def test_this_package_knows_its_version() -> None:
+    assert keys.package_version()[0].isdigit()
