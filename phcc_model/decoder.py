@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phcc_model.config import ModelSettings
-from phcc_model.layers import WEIGHT_STD, Block, Pointwise, start_weights
+from phcc_model.layers import WEIGHT_STD, Block, Pointwise
 from phcc_model.sparse import dense_layout
 
 
@@ -27,7 +27,6 @@ class Decoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(width))
         self.blocks = nn.ModuleList(Block(width, settings.kernel) for _ in range(settings.decoder_depth))
         self.predict = Pointwise(width, outputs)
-        start_weights(self)
         nn.init.normal_(self.mask_token, std=WEIGHT_STD)
 
     def fill(self, z_bcdhw: Tensor, visible_bdhw: Tensor) -> Tensor:

@@ -9,17 +9,18 @@ slower than the forward. Both gradients are forward convolutions in disguise, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from phcc_model.sparse import Layout, gather, scatter
 
 CHUNK_BYTES = 1 << 20
-"""Samples are taken together in the weight's gradient while their maps stay below this: it is done in cache."""
+"""In the weight's gradient samples are taken together while their maps stay below this, and so in the cache."""
 
 
 def depthwise(x_ntc: Tensor, weight: Tensor, bias_c: Tensor, layout: Layout) -> Tensor:
@@ -29,7 +30,7 @@ def depthwise(x_ntc: Tensor, weight: Tensor, bias_c: Tensor, layout: Layout) -> 
         x_ntc: tokens.
         weight: [c, 1, kd, kh, kw], odd kernels.
         bias_c: added to every token.
-        layout: where the tokens lie; `layout.fast` chooses the kernels of this file, in float32 under autocast.
+        layout: where the tokens lie; `layout.fast` chooses this file's kernels, in float32 under autocast.
 
     Returns:
         Tokens [n, t, c].
@@ -37,8 +38,7 @@ def depthwise(x_ntc: Tensor, weight: Tensor, bias_c: Tensor, layout: Layout) -> 
     if layout.mask_nt1 is not None:
         x_ntc = x_ntc * layout.mask_nt1
     if layout.fast:
-        out: Tensor = _Depthwise.apply(x_ntc, weight, bias_c, layout)
-        return out
+        return _fast_depthwise(x_ntc, weight, bias_c, layout)
     canvas_ncdhw = scatter(x_ntc, layout)
     return gather(F.conv3d(canvas_ncdhw, weight, bias_c, padding="same", groups=len(weight)), layout)
 
@@ -47,28 +47,30 @@ class _Depthwise(torch.autograd.Function):
     """Scatter, convolve, gather as one function, so that nothing but the canvas is kept for the way back."""
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, x_ntc: Tensor, weight: Tensor, bias_c: Tensor, layout: Layout) -> Tensor:
-        canvas_ncdhw = scatter(x_ntc, layout)
-        ctx.save_for_backward(canvas_ncdhw, weight)
-        ctx.layout = layout
-        return gather(_convolve(canvas_ncdhw, weight, bias_c), layout)
+        with torch.autocast("cpu", enabled=False):
+            canvas_ncdhw = scatter(x_ntc.to(weight.dtype), layout)
+            ctx.save_for_backward(canvas_ncdhw, weight)
+            ctx.layout = layout
+            return gather(_convolve(canvas_ncdhw, weight, bias_c), layout)
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         canvas_ncdhw, weight = ctx.saved_tensors
-        (g_ntc,) = grads
-        g_ncdhw = scatter(g_ntc, ctx.layout)
         by_x = by_weight = by_bias = None
-        if ctx.needs_input_grad[0]:
-            by_x = gather(_convolve(g_ncdhw, weight.flip(2, 3, 4), None), ctx.layout)
-        if ctx.needs_input_grad[1]:
-            by_weight = weight_gradient(canvas_ncdhw, g_ncdhw, weight.shape[2:])
-        if ctx.needs_input_grad[2]:
-            by_bias = g_ntc.sum((0, 1))
+        with torch.autocast("cpu", enabled=False):
+            g_ncdhw = scatter(grads[0], ctx.layout)
+            if ctx.needs_input_grad[0]:
+                by_x = gather(_convolve(g_ncdhw, weight.flip(2, 3, 4), None), ctx.layout)
+            if ctx.needs_input_grad[1]:
+                by_weight = weight_gradient(canvas_ncdhw, g_ncdhw, weight.shape[2:])
+            if ctx.needs_input_grad[2]:
+                by_bias = grads[0].sum((0, 1))
         return by_x, by_weight, by_bias, None
+
+
+_fast_depthwise: Callable[..., Tensor] = _Depthwise.apply
 
 
 def weight_gradient(x_ncdhw: Tensor, g_ncdhw: Tensor, kernel: torch.Size) -> Tensor:

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from phcc_model.config import ModelSettings
-from phcc_model.layers import EPSILON, Block, Strided, start_weights
-from phcc_model.masking import grid_of
-from phcc_model.sparse import Layout, dense_layout, packed_layout, scatter
-
-Triple = tuple[int, int, int]
+from phcc_model.layers import EPSILON, Block, Strided
+from phcc_model.masking import grid_of, patchify
+from phcc_model.sparse import Layout, Triple, dense_layout, packed_layout, scatter
 
 
 class Downsample(nn.Module):
@@ -23,7 +21,8 @@ class Downsample(nn.Module):
 
     def forward(self, x_ntc: Tensor, layout: Layout) -> Tensor:
         """Tokens of one stage to tokens of the next."""
-        return self.conv(self.norm(x_ntc), layout)
+        out: Tensor = self.conv(self.norm(x_ntc), layout)
+        return out
 
 
 class Encoder(nn.Module):
@@ -65,7 +64,6 @@ class Encoder(nn.Module):
             nn.ModuleList(Block(width, settings.kernel, next(rates)) for _ in range(depth))
             for depth, width in zip(depths, dims, strict=True)
         )
-        start_weights(self)
         self.stem.spread_bias()
 
     def forward(self, x_bcdhw: Tensor, visible_bdhw: Tensor | None = None) -> Tensor:
@@ -83,7 +81,7 @@ class Encoder(nn.Module):
             ValueError: the mask has another shape than the grid, or samples differ in their visible cells.
         """
         layouts = self._layouts(x_bcdhw, visible_bdhw)
-        x_ntc = self.stem_norm(self.stem.cut(x_bcdhw, layouts[0], visible_bdhw))
+        x_ntc = self.stem_norm(self._stem(x_bcdhw, layouts[0], visible_bdhw))
         for i, (stage, layout) in enumerate(zip(self.stages, layouts, strict=True)):
             if i:
                 x_ntc = self.downs[i - 1](x_ntc, layouts[i - 1])
@@ -109,6 +107,16 @@ class Encoder(nn.Module):
             else:
                 depths[name] = first[int(rest[0]) + 1] if part == "downs" else 0
         return depths
+
+    def _stem(self, x_bcdhw: Tensor, layout: Layout, visible_bdhw: Tensor | None) -> Tensor:
+        """The tokens of the first stage; packed, the voxels of masked cells are not even read."""
+        n, c = x_bcdhw.shape[:2]
+        if layout.rows is None:
+            return self.stem.of_patches(patchify(x_bcdhw, self.stem.stride), layout.fast)
+        assert visible_bdhw is not None
+        cells = patchify(x_bcdhw, self.patch)[visible_bdhw.flatten(1)]
+        tokens = patchify(cells.view(-1, c, *self.patch), self.stem.stride)
+        return self.stem.of_patches(tokens.reshape(n, -1, tokens.shape[-1]), layout.fast)
 
     def _layouts(self, x_bcdhw: Tensor, visible_bdhw: Tensor | None) -> list[Layout]:
         """The layout of each stage's tokens."""

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from phcc_model.errors import ConfigError
-
-Triple = tuple[int, int, int]
+from phcc_model.sparse import Triple
 
 
 def grid_of(size: Triple, patch: Triple) -> Triple:

@@ -15,7 +15,7 @@ from phcc_model.config import ModelSettings, PretrainSettings
 from phcc_model.decoder import Decoder
 from phcc_model.encoder import Encoder
 from phcc_model.masking import draw_visible, grid_of, unpatchify
-from phcc_model.targets import PatchTargets, patch_targets
+from phcc_model.targets import PatchTargets, at_least_float32, patch_targets
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class SWFCMAE(nn.Module):
         self,
         settings: ModelSettings,
         phases: int,
-        objective: PretrainSettings = PretrainSettings(),  # noqa: B008
+        objective: PretrainSettings | None = None,
     ) -> None:
         super().__init__()
         self.phases = phases
         self.joint = settings.phases == "joint"
-        self.objective = objective
+        self.objective = objective or PretrainSettings()
         channels = phases if self.joint else 1
         self.encoder = Encoder(settings, channels)
         d, h, w = self.encoder.patch
@@ -90,7 +90,7 @@ class SWFCMAE(nn.Module):
             visible = draw_visible(cases, grid, self.objective.mask_ratio, generator)
             return visible[:, None].expand(-1, self.phases, -1, -1, -1)
         visible = draw_visible(cases * self.phases, grid, self.objective.mask_ratio, generator)
-        return visible.unflatten(0, (cases, self.phases))
+        return visible.view(cases, self.phases, *grid)
 
     def forward(
         self, volumes_bpdhw: Tensor, present_bp: Tensor, generator: torch.Generator, *, pictures: bool = False
@@ -111,16 +111,16 @@ class SWFCMAE(nn.Module):
         visible_bpdhw = self.draw_mask(len(volumes_bpdhw), size, generator).to(volumes_bpdhw.device)
         x_ncdhw, visible_ndhw = self._samples(volumes_bpdhw, present_bp, visible_bpdhw)
         # 2. encode
-        z_ncdhw = self.encoder(x_ncdhw, visible_ndhw)
+        z_ncdhw: Tensor = self.encoder(x_ncdhw, visible_ndhw)
         # 3. fill
         filled_nkc = self.decoder.fill(z_ncdhw, visible_ndhw)
         # 4. decode
         voxels_nkv = self.decoder(filled_nkc, tuple(visible_ndhw.shape[1:]))
         # 5. loss
-        predicted_bpkv = self._per_phase(voxels_nkv.float(), present_bp)
+        predicted_bpkv = self._per_phase(at_least_float32(voxels_nkv), present_bp)
         targets = patch_targets(volumes_bpdhw, present_bp, self.encoder.patch, self.objective.target)
         loss_b = masked_loss(predicted_bpkv, targets, ~visible_bpdhw.flatten(2))
-        features_bc = self._pool(z_ncdhw.detach().float(), visible_ndhw, present_bp)
+        features_bc = self._pool(at_least_float32(z_ncdhw.detach()), visible_ndhw, present_bp)
         drawn = self._draw(predicted_bpkv.detach(), targets, visible_bpdhw, present_bp) if pictures else None
         return PretrainResult(loss_b, features_bc, drawn)
 
@@ -136,12 +136,13 @@ class SWFCMAE(nn.Module):
     def _per_phase(self, voxels_nkv: Tensor, present_bp: Tensor) -> Tensor:
         """Predictions of the samples as [b, p, cells, voxels of a patch], zero where a phase is missing."""
         if self.joint:
-            return voxels_nkv.unflatten(2, (self.phases, -1)).transpose(1, 2)
+            n, k, _ = voxels_nkv.shape
+            return voxels_nkv.view(n, k, self.phases, -1).transpose(1, 2)
         return _spread(voxels_nkv, present_bp)
 
     def _pool(self, z_ncdhw: Tensor, visible_ndhw: Tensor, present_bp: Tensor) -> Tensor:
         """Mean over visible cells (the map is zero at the others), then over the present phases of a case."""
-        mean_nc = z_ncdhw.flatten(2).sum(2) / visible_ndhw.flatten(1).sum(1, keepdim=True)
+        mean_nc: Tensor = z_ncdhw.flatten(2).sum(2) / visible_ndhw.flatten(1).sum(1, keepdim=True)
         if self.joint:
             return mean_nc
         return _spread(mean_nc, present_bp).sum(1) / present_bp.sum(1, keepdim=True).clamp_min(1)
@@ -155,7 +156,7 @@ class SWFCMAE(nn.Module):
         shown = visible_bpdhw
         for axis, times in enumerate(self.encoder.patch, start=2):
             shown = shown.repeat_interleave(times, axis)
-        return Pictures(volumes.unflatten(0, present_bp.shape), shown)
+        return Pictures(volumes.view(*present_bp.shape, *volumes.shape[1:]), shown)
 
 
 def masked_loss(predicted_bpkv: Tensor, targets: PatchTargets, hidden_bpk: Tensor) -> Tensor:
@@ -168,4 +169,5 @@ def masked_loss(predicted_bpkv: Tensor, targets: PatchTargets, hidden_bpk: Tenso
 def _spread(x_n: Tensor, present_bp: Tensor) -> Tensor:
     """Rows of the present phases, put back to [b, p, ...], zero elsewhere."""
     out = x_n.new_zeros(present_bp.numel(), *x_n.shape[1:])
-    return out.index_copy(0, present_bp.flatten().nonzero()[:, 0], x_n).unflatten(0, present_bp.shape)
+    placed = out.index_copy(0, present_bp.flatten().nonzero()[:, 0], x_n)
+    return placed.view(*present_bp.shape, *x_n.shape[1:])

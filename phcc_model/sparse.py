@@ -16,7 +16,7 @@ class Layout:
 
     Attributes:
         canvas: tokens of the dense map along D, H, W.
-        blocks: number and size (D, H, W) of the bricks in which the tokens stand in memory: one brick per sample
+        bricks: number and size (D, H, W) of the bricks in which the tokens stand in memory: one brick per sample
             when dense, one per visible cell when packed. Strided layers (kernel = stride) work brick by brick.
         rows: packed only: the row of each token in the dense maps of all samples, [n * t] int64.
         mask_nt1: masked dense only: 1 at tokens of visible cells, 0 elsewhere.
@@ -24,7 +24,7 @@ class Layout:
     """
 
     canvas: Triple
-    blocks: tuple[int, int, int, int]
+    bricks: tuple[int, int, int, int]
     rows: Tensor | None
     mask_nt1: Tensor | None
     fast: bool

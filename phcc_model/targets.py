@@ -56,8 +56,9 @@ def patch_targets(
     """
     b, p = present_bp.shape
     held_bp111 = present_bp[:, :, None, None, None]
-    volumes_bpdhw = torch.where(held_bp111, volumes_bpdhw, 0.0).float()
-    voxels_bpkv = patchify(volumes_bpdhw.flatten(0, 1)[:, None], patch).unflatten(0, (b, p))
+    volumes_bpdhw = at_least_float32(torch.where(held_bp111, volumes_bpdhw, 0.0))
+    cut = patchify(volumes_bpdhw.flatten(0, 1)[:, None], patch)
+    voxels_bpkv = cut.view(b, p, *cut.shape[1:])
     there_bp11 = present_bp[:, :, None, None]
     pooled = (1, 3) if target == "norm-across-phases" else (3,)
     mean, variance = _moments(voxels_bpkv, there_bp11, pooled)
@@ -70,6 +71,11 @@ def patch_targets(
     std = (variance + EPSILON).sqrt() if target != "raw" else variance
     shape = (*voxels_bpkv.shape[:3], 1)
     return PatchTargets((voxels_bpkv - mean) / std, mean.expand(shape), std.expand(shape), useful_bpk)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers, in float32 if they were in less: losses are not added up in bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _moments(x_bpkv: Tensor, there_bp11: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:

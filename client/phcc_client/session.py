@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from phcc_client.guard import may_leave
 from phcc_client.memory import SiteMemory
-from phcc_client.site import Site
+from phcc_client.preparations import open_prepared
+from phcc_client.site import SPLITS, Site, Split
 from phcc_model.build import build_autoencoder, build_classifier, load_state, state_of
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
@@ -85,7 +86,7 @@ class Session:
         """
         study = _study_of(order)
         site = self._site(study)
-        sets = {split: site.load(split) for split in keys.SPLITS}
+        sets = {split: site.load(split) for split in SPLITS}
         card = SiteCard(
             package=keys.package_version(),
             site=self.name,
@@ -107,7 +108,7 @@ class Session:
             PhccError: the order does not fit this site's package, study or data, or training fails.
         """
         study = self._checked(order)
-        cases = self._site(study).load(keys.TRAIN)
+        cases = self._site(study).load("train")
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)
         _check_manifest(manifest, order.manifest_digest)
@@ -141,7 +142,7 @@ class Session:
             PhccError: as `train`.
         """
         study = self._checked(order)
-        cases = self._site(study).load(order.split)
+        cases = self._site(study).load(_split_of(order))
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)
         _check_manifest(manifest, order.manifest_digest)
@@ -190,9 +191,10 @@ class Session:
         counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
         return counts, {
             "loss": result.loss,
+            "weighted_loss": result.weighted_loss,
             "effective_sample_size": result.effective_sample_size,
             "effective_rank": result.effective_rank,
-            "decorrelation": result.decorrelation_weighted,
+            "decorrelation_weighted": result.decorrelation_weighted,
             "decorrelation_uniform": result.decorrelation_uniform,
         }
 
@@ -203,7 +205,7 @@ class Session:
             model, cases, study, round_index=order.round, site=self.name, device=self.device
         )
         counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
-        return counts, {"loss": result.loss, "auc": result.auc_training}
+        return counts, {"loss": result.loss, "auc_training": result.auc_training}
 
     def _checked(self, order: TrainOrder | EvaluateOrder) -> StudyConfig:
         if order.site != self.name:
@@ -211,7 +213,7 @@ class Session:
         return _study_of(order)
 
     def _site(self, study: StudyConfig) -> Site:
-        return Site.open(self.folder, study.data, self.name)
+        return open_prepared(self.folder, study.data)
 
 
 def _study_of(order: CardOrder | TrainOrder | EvaluateOrder) -> StudyConfig:
@@ -237,6 +239,11 @@ def _build(study: StudyConfig, stage: str) -> SWFCMAE | Classifier:
 
 def _model(study: StudyConfig, stage: str) -> tuple[SWFCMAE | Classifier, Manifest]:
     return _build(study, stage), _manifest(study.model_dump_json(), stage)
+
+
+def _split_of(order: EvaluateOrder) -> Split:
+    """The contract's names of the splits are the site folder's."""
+    return next(split for split in SPLITS if split == order.split)
 
 
 def _check_manifest(manifest: Manifest, ordered: str) -> None:

@@ -15,6 +15,7 @@ float32's range (2^127) that rounding could carry it over, is refused before it 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Change:
     delta: Float
     replaced: dict[str, Array] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def norm(self) -> float:
         """Euclidean length of the delta."""
         return norm(self.delta)

@@ -137,8 +137,12 @@ def _check(name: str, kind: object, value: object) -> None:
         wanted = getattr(kind, "__name__", kind) if not typing.get_args(kind) else kind
         raise ContractError(f"must be {wanted}, not {type(value).__name__}", where=name)
     for key in value if isinstance(value, dict) else ():
-        if key not in (keys.METRICS if name == "metrics" else keys.SPLITS):
-            raise ContractError("this name is not in the contract", where=f"{name}.{key}")
+        known = keys.METRICS if name == "metrics" else keys.SPLITS
+        if key not in known:
+            raise ContractError(
+                f"this name is not in the contract; known are {', '.join(sorted(known))}",
+                where=f"{name}.{key[:80]}",
+            )
     if not isinstance(value, dict | list) and name in _RULES:
         holds, wanted = _RULES[name]
         if not holds(value):

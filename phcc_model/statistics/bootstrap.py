@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from phcc_model.statistics.samples import Patients, Sample, sample
 
+_BLOCK = 1_000_000
+"""Weights held at a time."""
+
 
 @dataclass(frozen=True)
 class BootstrapInterval:
@@ -49,7 +52,7 @@ def bootstrap_auc(
     if (reason := _reason(cases, replicates)) is not None:
         return BootstrapInterval(None, None, None, 0, reason)
     area = _WeightedAuc(cases)
-    values = np.array([area(weight_n) for weight_n in _draw(cases, replicates, generator)])
+    values = np.concatenate([area(weight_bn) for weight_bn in _draw(cases, replicates, generator)])
     return _percentiles(values, confidence)
 
 
@@ -73,7 +76,7 @@ def bootstrap_difference(
     if (reason := _reason(cases, replicates)) is not None:
         return BootstrapInterval(None, None, None, 0, reason)
     a, b = _WeightedAuc(cases), _WeightedAuc(other)
-    values = np.array([a(weight_n) - b(weight_n) for weight_n in _draw(cases, replicates, generator)])
+    values = np.concatenate([a(drawn) - b(drawn) for drawn in _draw(cases, replicates, generator)])
     return _percentiles(values, confidence)
 
 
@@ -94,16 +97,21 @@ def _percentiles(values: NDArray[np.float64], confidence: float) -> BootstrapInt
     return BootstrapInterval(float(low), float(high), error, len(values))
 
 
-def _draw(cases: Sample, replicates: int, generator: np.random.Generator) -> Iterator[NDArray[np.float64]]:
-    """How often each case is drawn, replicate after replicate."""
+def _draw(cases: Sample, replicates: int, source: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """How often each case is drawn: blocks of replicates, [b, n]."""
     patients = int(cases.patient_n.max()) + 1
     has_positive = np.bincount(cases.patient_n, cases.label_n, patients) > 0
     has_negative = np.bincount(cases.patient_n, ~cases.label_n, patients) > 0
     stratum = has_positive + 2 * has_negative
-    members = [np.flatnonzero(stratum == kind) for kind in (1, 2, 3)]
-    for _ in range(replicates):
-        drawn = np.concatenate([generator.choice(group, len(group)) for group in members if len(group)])
-        yield np.bincount(drawn, minlength=patients)[cases.patient_n].astype(np.float64)
+    members = [found for kind in (1, 2, 3) if len(found := np.flatnonzero(stratum == kind))]
+    block = max(1, _BLOCK // cases.n)
+    for start in range(0, replicates, block):
+        size = min(block, replicates - start)
+        drawn = np.hstack([group[source.integers(len(group), size=(size, len(group)))] for group in members])
+        # One count over all replicates: each has its own range of patients' numbers.
+        number = drawn + patients * np.arange(size)[:, None]
+        times = np.bincount(number.ravel(), minlength=size * patients).reshape(size, patients)
+        yield times[:, cases.patient_n].astype(np.float64)
 
 
 class _WeightedAuc:
@@ -115,9 +123,12 @@ class _WeightedAuc:
         ordered = cases.score_n[self._order]
         self._ties = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
 
-    def __call__(self, weight_n: NDArray[np.float64]) -> float:
-        weight = weight_n[self._order]
-        positive = np.add.reduceat(np.where(self._positive, weight, 0.0), self._ties)
-        negative = np.add.reduceat(np.where(self._positive, 0.0, weight), self._ties)
-        below = np.cumsum(negative) - 0.5 * negative
-        return float(positive @ below / (positive.sum() * negative.sum()))
+    def __call__(self, weight_bn: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One AUC for each row of weights, none of which may leave a class without any."""
+        weight = weight_bn[:, self._order]
+        positive = np.add.reduceat(weight * self._positive, self._ties, axis=1)
+        negative = np.add.reduceat(weight * ~self._positive, self._ties, axis=1)
+        below = np.cumsum(negative, axis=1) - 0.5 * negative
+        area: NDArray[np.float64] = (positive * below).sum(axis=1)
+        area /= positive.sum(axis=1) * negative.sum(axis=1)
+        return area

@@ -14,7 +14,7 @@ from phcc_model.training.steps import evaluation_mode
 
 
 def predict(
-    model: Classifier, cases: CaseSet, *, device: torch.device, batch_size: int = 32
+    model: Classifier, cases: CaseSet, *, device: torch.device, batch_size: int = 8
 ) -> NDArray[np.float32]:
     """One logit per case, in the cases' order, without dropout or augmentation, in float32.
 

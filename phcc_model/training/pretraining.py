@@ -112,12 +112,12 @@ def pretrain_round(
                 outcome = _forward(model, batch, study, source)
                 weights = weighting.weigh(outcome.features_bc, optimiser.position)
                 log.add(outcome, weights)
-                log.weighted_loss += optimiser.step((weights.weights_b * outcome.loss_b).sum(), epoch)
+                log.weighted_loss += optimiser.step([(weights.weights_b * outcome.loss_b).sum()], epoch)
     return log.result(steps, weighting)
 
 
 def pretrain_loss(
-    model: SWFCMAE, cases: CaseSet, study: StudyConfig, *, device: torch.device, batch_size: int = 32
+    model: SWFCMAE, cases: CaseSet, study: StudyConfig, *, device: torch.device, batch_size: int = 16
 ) -> float:
     """Reconstruction loss with fixed masks, mean over the cases: comparable from round to round.
 

@@ -7,7 +7,7 @@ sites in the order of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -152,28 +152,3 @@ def pooled_loss(parts: Iterable[tuple[float, int]]) -> float | None:
     listed = sorted(parts)  # one order, one result
     cases = sum(n for _, n in listed)
     return sum(loss * n for loss, n in listed) / cases if cases else None
-
-
-def histogram_auc(positives: Sequence[Sequence[int]], negatives: Sequence[Sequence[int]]) -> float | None:
-    """Area under the ROC curve over all sites, from counts of scores per bin; ties within a bin count half.
-
-    Args:
-        positives: one histogram per site, all on the same bins, in rising order of the score.
-        negatives: likewise.
-
-    Returns:
-        None where there is no case of one class. The error against the area from the scores themselves is at
-        most half of the share of pairs that fall into one bin.
-
-    Raises:
-        ValueError: histograms differ in their number of bins.
-    """
-    if len({len(histogram) for histogram in (*positives, *negatives)}) > 1:
-        raise ValueError("histograms must share their bins")
-    up = np.sum(np.array(positives, dtype=np.int64), axis=0)
-    down = np.sum(np.array(negatives, dtype=np.int64), axis=0)
-    pairs = int(up.sum()) * int(down.sum())
-    if pairs == 0:
-        return None
-    below = np.cumsum(down) - down
-    return float((up * (below + 0.5 * down)).sum()) / pairs

@@ -121,13 +121,13 @@ class Ledger:
         """
         plain = record.model_dump(mode="json")
         seal = _seal(self._seal, plain)
-        line = json.dumps({"previous": self._seal, "record": plain, "seal": seal}, sort_keys=True) + "\n"
+        line = _written({"previous": self._seal, "record": plain, "seal": seal}) + b"\n"
         if not self._count:
             self._write_head(0, BEGIN)
         before = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("ab") as file:
-                file.write(line.encode())
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
             self._write_head(self._count + 1, seal)
@@ -189,15 +189,20 @@ def _complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     except OSError as error:
         raise storage_error(path, error) from error
     whole = content.rfind(b"\n") + 1
-    return [_parsed(line) for line in content[:whole].splitlines()], whole
+    return [_parsed(line) for line in content[:whole].split(b"\n")[:-1]], whole
+
+
+def _written(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, sort_keys=True).encode()
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
+    """A line as it was written; one that says the same in other bytes was not written here."""
     try:
         parsed = json.loads(line)
     except ValueError:
         return {}
-    return parsed if isinstance(parsed, dict) else {}
+    return parsed if isinstance(parsed, dict) and _written(parsed) == line else {}
 
 
 def _read_head(path: Path) -> tuple[int, str] | None:

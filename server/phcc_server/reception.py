@@ -23,11 +23,12 @@ from phcc_model.contract.messages import (
     TrainReply,
 )
 from phcc_model.errors import ContractError, ReplyRefused
+from phcc_model.threshold import BINS
 
 LARGEST_COUNT = 10_000_000
 """More patients, cases or steps than this are a mistake or an attack."""
-LARGEST_HISTOGRAM = 1000
-"""Bins of a score's histogram, at most."""
+LONGEST_CHANGE = 1e9
+"""A change of this length is no training; far below what could make a weighted sum overflow."""
 JUDGES = 3
 """Replies from which a round's own median length is taken; of two, either could be the odd one."""
 
@@ -87,9 +88,12 @@ def check_reply(
             raise ReplyRefused(f"metric {name[:40]!r} is not in the contract", where=site)
         _finite(f"metrics.{name}", value, site)
     try:
-        return decode_change(reply.arrays, order.encoding, manifest)
+        change = decode_change(reply.arrays, order.encoding, manifest)
     except ContractError as error:
         raise ReplyRefused(f"{error.where}: {error.what}", where=site) from error
+    if not change.norm <= LONGEST_CHANGE:
+        raise ReplyRefused(f"the change is {change.norm:.3g} long, which no training gives", where=site)
+    return change
 
 
 def check_evaluation(reply: EvaluateReply, order: EvaluateOrder, card: SiteCard) -> EvaluateReply:
@@ -105,8 +109,8 @@ def check_evaluation(reply: EvaluateReply, order: EvaluateOrder, card: SiteCard)
     _finite("loss", reply.loss, site, least=0.0)
     _finite("seconds", reply.seconds, site, least=0.0)
     bins = len(reply.positives)
-    if len(reply.negatives) != bins or bins > LARGEST_HISTOGRAM:
-        raise ReplyRefused(f"histograms have {bins} and {len(reply.negatives)} bins", where=site)
+    if len(reply.negatives) != bins or bins not in (0, BINS):
+        raise ReplyRefused(f"histograms have {bins} and {len(reply.negatives)} bins, not {BINS}", where=site)
     for count in (*reply.positives, *reply.negatives):
         _within("a histogram's count", count, 0, reply.cases, site)
     if bins and sum(reply.positives) + sum(reply.negatives) != reply.cases:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from phcc_model.config import FederationSettings, StudyConfig
@@ -99,11 +99,41 @@ class StudyState:
         """
         try:
             plain = json.loads(text)
-            if set(plain) != {item.name for item in fields(cls)} or plain["stage"] not in keys.STAGES:
-                raise ValueError("wrong keys or stage")
-            return cls(**plain)
-        except (ValueError, TypeError) as error:
+            if (
+                not isinstance(plain, dict)
+                or {name: type(value) for name, value in plain.items()} not in _shapes()
+            ):
+                raise ValueError("wrong keys or types")
+            state = cls(**plain)
+        except ValueError as error:
             raise StorageError(f"not the state of a study ({error})", where="state") from error
+        if not state._is_possible():
+            raise StorageError("no arm can come into this state", where="state")
+        return state
+
+    def _is_possible(self) -> bool:
+        counts = self.round >= 0 and 0 <= self.rounds_without_better <= self.round
+        best = self.best_loss is None if self.best_round is None else 0 <= self.best_round <= self.round
+        end = not self.finished or (
+            self.trained and self.best_round is not None and self.stage == keys.FINETUNE
+        )
+        return self.stage in keys.STAGES and counts and best and end
+
+
+def _shapes() -> list[dict[str, type]]:
+    """The types that a state's values have: the best round and its loss may be unknown."""
+    plain: dict[str, type] = {
+        "stage": str,
+        "round": int,
+        "trained": bool,
+        "rounds_without_better": int,
+        "finished": bool,
+    }
+    none = type(None)
+    return [
+        plain | {"best_round": best_round, "best_loss": best_loss}
+        for best_round, best_loss in ((none, none), (int, none), (int, float))
+    ]
 
 
 def first_state(study: StudyConfig, *, pretrain: bool = True) -> StudyState:

@@ -21,7 +21,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phcc_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from phcc_model.contract.manifest import Array
@@ -46,15 +48,19 @@ class Stored:
     info: CheckpointInfo
 
 
-@dataclass(frozen=True)
-class _Index:
-    """What `arm.json` says; file names, None where there is none."""
+_FileName = Annotated[str, Field(pattern=r"^[a-z]+-(\d{4,}|start)\.safetensors$")]
+
+
+class _Index(BaseModel):
+    """What `arm.json` says; file names within its folder, None where there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     arm: str
     study_digest: str
     state: dict[str, Any]
-    latest: str | None = None
-    best: str | None = None
+    latest: _FileName | None = None
+    best: _FileName | None = None
 
 
 class RunStore:
@@ -92,7 +98,7 @@ class RunStore:
         info = CheckpointInfo(stage=stage, round_index=round_index, study_digest=self.study_digest)
         digest = save_checkpoint(self._folder(arm) / name, arrays, info)
         best = index.best if index and index.best and index.best.startswith(stage) else None
-        self._commit(_Index(arm, self.study_digest, asdict(state), name, best))
+        self._commit(arm, state, name, best)
         return digest
 
     def save_state(self, arm: str, state: StudyState) -> None:
@@ -106,9 +112,7 @@ class RunStore:
             raise StorageError("no round has been kept that could be evaluated", where=arm)
         latest = self._folder(arm) / index.latest
         is_best = state.best_round is not None and latest.stem == f"{state.stage}-{state.best_round:04d}"
-        self._commit(
-            _Index(arm, self.study_digest, asdict(state), latest.name, latest.name if is_best else index.best)
-        )
+        self._commit(arm, state, latest.name, latest.name if is_best else index.best)
 
     def state(self, arm: str) -> StudyState | None:
         """Where the arm stands; None if it has not begun.
@@ -165,12 +169,12 @@ class RunStore:
     def _index(self, arm: str) -> _Index | None:
         path = self._folder(arm) / INDEX
         try:
-            index = _Index(**json.loads(path.read_text(encoding="utf-8")))
+            index = _Index.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
             raise storage_error(path, error) from error
-        except (ValueError, TypeError) as error:
+        except ValidationError as error:
             raise StorageError(
                 "cannot be read as the index of an arm",
                 where=str(path),
@@ -182,12 +186,16 @@ class RunStore:
             )
         return index
 
-    def _commit(self, index: _Index) -> None:
-        folder = self._folder(index.arm)
-        write_atomically(folder / INDEX, json.dumps(asdict(index), sort_keys=True, indent=1))
-        for path in folder.glob("*.safetensors"):
-            if path.name not in (index.latest, index.best):
-                path.unlink(missing_ok=True)
+    def _commit(self, arm: str, state: StudyState, latest: str, best: str | None) -> None:
+        index = _Index(arm=arm, study_digest=self.study_digest, state=asdict(state), latest=latest, best=best)
+        folder = self._folder(arm)
+        write_atomically(folder / INDEX, index.model_dump_json(indent=1))
+        try:
+            for path in folder.glob("*.safetensors"):
+                if path.name not in (latest, best):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,8 +11,8 @@
     local:<centre>     one centre alone
     afp                logistic regression on alpha-fetoprotein; no image, no network
 
-``phase:*`` and ``local:*`` stand for one arm per phase of the study and per training centre. Stage 1 is the same
-for arms that differ only in what follows it: they share a `ArmPlan.pretrain_key`, so it need run only once.
+``phase:*`` and ``local:*`` stand for one arm per phase of the study and per training centre. Stage 1 is the
+same for arms that differ only in what follows it: they share an `ArmPlan.pretrain_key`, and it need run once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FEDERATED: dict[str, Changes] = {
     "joint": {"model": {"phases": "joint"}},
 }
 
-# With one place to train there is nothing to wait for, to average or to send: no wire coding, no proximal term.
+# With one place to train there is nothing to wait for, average or send: no wire coding, no proximal term.
 _ONE_PLACE: Changes = {
     "federation": {"minimum_sites": 1, "required_sites": (), "algorithm": "fedavg", "encoding": "fp32"}
 }
@@ -87,7 +87,10 @@ def plan_arms(names: Iterable[str], study: StudyConfig, sites: Sequence[str]) ->
     Raises:
         ConfigError: as `plan_arm`.
     """
-    every = {"phase:*": [f"phase:{phase}" for phase in study.data.phases], "local:*": [f"local:{s}" for s in sites]}
+    every = {
+        "phase:*": [f"phase:{phase}" for phase in study.data.phases],
+        "local:*": [f"local:{s}" for s in sites],
+    }
     written_out = [arm for name in names for arm in every.get(name, [name])]
     return tuple(plan_arm(name, study, sites) for name in dict.fromkeys(written_out))
 

@@ -51,6 +51,7 @@ study = ""
 set = ""
 out = ""
 threads = 1
+device = "cpu"
 """
 
 CONNECTIONS = """\
@@ -72,14 +73,14 @@ class Launch:
         nodes: virtual sites, one SuperNode each.
         clients_at_once: clients that train side by side.
         threads: threads of each client.
-        gpus_per_client: share of a GPU that each client reserves; 0 on a machine without.
+        device: of each client; a GPU is shared by the clients that train side by side.
     """
 
     out: Path
     nodes: int
     clients_at_once: int
     threads: int
-    gpus_per_client: float = 0.0
+    device: str = "cpu"
 
 
 def fast_environment(threads: int) -> dict[str, str]:
@@ -231,10 +232,12 @@ def _flwr(arguments: list[str], environment: Mapping[str, str]) -> str:
 
 def _submit(bundle: Path, plan: Launch, environment: Mapping[str, str]) -> str:
     cpus = max(1, (os.cpu_count() or 1) // plan.clients_at_once)
+    gpus = 0.0 if plan.device == "cpu" else 1.0 / plan.clients_at_once
     federation = f"num-supernodes={plan.nodes} client-resources-num-cpus={cpus}"
-    federation += f" client-resources-num-gpus={plan.gpus_per_client}"
+    federation += f" client-resources-num-gpus={gpus}"
     study = json.dumps(str(plan.out / "study.yaml"))
     config = f"study={study} out={json.dumps(str(plan.out))} threads={plan.threads}"
+    config += f" device={json.dumps(plan.device)}"
     arguments = ["run", str(bundle), "private", "--federation-config", federation]
     answer = _json(_flwr([*arguments, "--run-config", config, "--format", "json"], environment))
     if not answer.get("run-id"):

@@ -1,8 +1,8 @@
 """Which patients a centre trains on, chooses on and is judged on; written to ``splits.json``, with a digest.
 
 Always by patient, and by label within each training centre. A patient's place depends on the seed and on
-which patients of the same label the centre has, never on the order of a table. Patients of unknown label train
-(stage 1 needs no label); an external centre's patients only judge.
+which patients of the same label the centre has, never on the order of a table. Patients of unknown label
+train (stage 1 needs no label); an external centre's patients only judge.
 
 A centre with two patients, or with one class, works: what it lacks is told in `Splits.warnings`. The round is
 chosen on the validation patients of all centres together, so a centre without any borrows the others' choice;
@@ -266,7 +266,12 @@ def _shortages(splits: Splits, labels: Mapping[str, int]) -> Iterator[str]:
             yield f"{row.centre}: no labelled patient in {row.split}, {consequence}"
         elif 0 in (row.positives, row.negatives):
             missing = "negative" if row.positives else "positive"
-            yield f"{row.centre}: no {missing} patient in {row.split}, no AUC can be given for it"
+            consequence = (
+                "it cannot learn to tell the classes apart"
+                if row.split == "train"
+                else "it has no AUC of its own"
+            )
+            yield f"{row.centre}: no {missing} patient in {row.split}, {consequence}"
     if not any(place.split == "validation" for place in splits.places) and splits.centres:
         yield "no centre has a validation patient: no round can be chosen, the last one counts"
 

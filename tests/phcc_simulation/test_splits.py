@@ -148,13 +148,13 @@ def test_what_a_centre_lacks_is_told() -> None:
     x, known_x = centre(3, 0, name="X")
     splits = split_patients(a | b | c | x, known_a | known_b | known_c | known_x, DEFAULT, 0, external=["X"])
     assert splits.warnings == (
-        "B: no negative patient in train, no AUC can be given for it",
+        "B: no negative patient in train, it cannot learn to tell the classes apart",
         "B: no labelled patient in validation, the other centres choose the round",
-        "B: no negative patient in test, no AUC can be given for it",
+        "B: no negative patient in test, it has no AUC of its own",
         "C: no labelled patient in train, it can only pre-train",
         "C: no labelled patient in validation, the other centres choose the round",
         "C: no labelled patient in test, it is not judged",
-        "X: no positive patient in external, no AUC can be given for it",
+        "X: no positive patient in external, it has no AUC of its own",
     )
 
 

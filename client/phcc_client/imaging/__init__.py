@@ -1,0 +1,1 @@
+"""From the files of a hospital to the crops that training sees."""

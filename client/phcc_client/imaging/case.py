@@ -1,4 +1,4 @@
-"""What a reader hands on: cases as they lie on disk, before a voxel is read, and what was set aside and why."""
+"""What a reader hands on: cases as they lie on disk, no voxel read yet, and what was set aside and why."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Box:
         for axis, low, high in zip("zyx", self.low_dhw, self.high_dhw, strict=True):
             if high <= low:
                 raise CaseError(
-                    f"the lesion's box holds no voxel along {axis} (from {low} to {high}, the end not included)",
+                    f"the lesion's box holds no voxel along {axis} (from {low} to {high}, end not included)",
                     remedy="Correct the box",
                 )
             if low < 0:
@@ -63,7 +63,7 @@ class Box:
     @property
     def centre_dhw(self) -> NDArray[np.float64]:
         """The centre in continuous voxel indices, where an integer is a voxel's centre."""
-        return (np.array(self.low_dhw) + np.array(self.high_dhw) - 1) / 2
+        return np.add(self.low_dhw, self.high_dhw, dtype=np.float64) / 2 - 0.5
 
     @property
     def size_dhw(self) -> NDArray[np.float64]:
@@ -78,7 +78,8 @@ class PhaseImage:
     Attributes:
         phase: canonical name.
         path: the NIfTI file, or None where the voxels are in memory.
-        spacing_mm_dhw: voxel spacing from an annotation, which then replaces the file's whole geometry (axes as
+        spacing_mm_dhw: voxel spacing from an annotation, which then replaces the file's whole geometry (axes
+            as
             stored); None trusts the file, orientation included.
         box: the lesion in this image's own voxels as stored; None where the case says it otherwise.
         array_dhw: the voxels, for sources that come in memory.
@@ -95,9 +96,12 @@ class PhaseImage:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.array_dhw is None):
             raise ValueError("a phase has either a path or an array")
-        if self.spacing_mm_dhw is not None and not all(math.isfinite(s) and s > 0 for s in self.spacing_mm_dhw):
+        if self.spacing_mm_dhw is not None and not all(
+            math.isfinite(s) and s > 0 for s in self.spacing_mm_dhw
+        ):
             raise CaseError(
-                f"the spacing of phase {self.phase} is {self.spacing_mm_dhw} mm", remedy="Correct the annotation"
+                f"the spacing of phase {self.phase} is {self.spacing_mm_dhw} mm",
+                remedy="Correct the annotation",
             )
 
     @property

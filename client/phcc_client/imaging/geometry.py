@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from phcc_client.imaging.case import Box, Index
+from phcc_client.imaging.itk import resample
 from phcc_model.config import CropSettings
 
 MARGIN_VOXELS = 2
@@ -19,7 +19,8 @@ MARGIN_VOXELS = 2
 class Placement:
     """A crop's grid laid into one image.
 
-    Voxel i of the crop lies at ``centre + (i - (n - 1) / 2) * step`` along each axis, in voxel indices of the image.
+    Voxel i of the crop lies at ``centre + (i - (n - 1) / 2) * step`` along each axis, in voxel indices of the
+    image.
 
     Attributes:
         shape_dhw: voxels of the image.
@@ -57,7 +58,9 @@ class Placement:
 
     def at(self, axis: int) -> NDArray[np.float64]:
         """The continuous indices of the crop's voxels along one axis."""
-        places: NDArray[np.float64] = self.first_dhw[axis] + np.arange(self.size_dhw[axis]) * self.step_dhw[axis]
+        places: NDArray[np.float64] = (
+            self.first_dhw[axis] + np.arange(self.size_dhw[axis]) * self.step_dhw[axis]
+        )
         return places
 
     @property
@@ -87,26 +90,18 @@ class Placement:
         Returns:
             float32 of the crop's size.
         """
-        if region_dhw.shape == self.size_dhw and np.allclose(self.step_dhw, 1) and np.allclose(self.first_dhw, 0):
+        if (
+            region_dhw.shape == self.size_dhw
+            and np.allclose(self.step_dhw, 1)
+            and np.allclose(self.first_dhw, 0)
+        ):
             return region_dhw
         start = np.array([part.start for part in self.region])
-        result = sitk.Resample(
-            sitk.GetImageFromArray(np.ascontiguousarray(region_dhw)),
-            [int(n) for n in self.size_dhw[::-1]],
-            sitk.Transform(),
-            sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,
-            (self.first_dhw - start)[::-1].tolist(),
-            self.step_dhw[::-1].tolist(),
-            np.eye(3).ravel().tolist(),
-            0.0,
-            sitk.sitkFloat32,
-            True,  # beyond the edge: the nearest voxel
-        )
-        return np.asarray(sitk.GetArrayFromImage(result), dtype=np.float32)
+        return resample(region_dhw, self.size_dhw, self.first_dhw - start, self.step_dhw, nearest=nearest)
 
 
 def centred_box(sizes_mm_dhw: NDArray[np.float64], crop: CropSettings) -> NDArray[np.uint8]:
-    """A box about the crop's centre, on the crop's grid: voxels whose centre lies within; at least one per axis.
+    """A box about the crop's centre: the crop's voxels whose centre lies within, at least one per axis.
 
     Args:
         sizes_mm_dhw: edges of the box in mm.
@@ -117,7 +112,8 @@ def centred_box(sizes_mm_dhw: NDArray[np.float64], crop: CropSettings) -> NDArra
         away = np.abs(np.arange(n) - (n - 1) / 2) * spacing
         lines.append((away <= size / 2) | (away == away.min()))
     d, h, w = lines
-    return (d[:, None, None] & h[None, :, None] & w[None, None, :]).astype(np.uint8)
+    box: NDArray[np.bool_] = d[:, None, None] & h[None, :, None] & w[None, None, :]
+    return box.astype(np.uint8)
 
 
 def bounding_box(mask_dhw: NDArray[np.bool_]) -> Box | None:

@@ -1,15 +1,15 @@
-"""From scanner units to units a network can compare across patients and hospitals (METHOD: normalisation [R])."""
+"""From scanner units to units that compare across patients and hospitals (METHOD: normalisation [R])."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from phcc_client.imaging.geometry import bounding_box
+from phcc_client.imaging.itk import distance_to
 from phcc_model.config import DataSettings
 from phcc_model.errors import CaseError
 
@@ -22,10 +22,10 @@ _LEAST_SURROUNDINGS = 0.05
 def surroundings(lesion_dhw: NDArray[np.uint8], inside_dhw: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The voxels that stand for the liver: in the image, outside the lesion.
 
-    Where the lesion fills the crop (a crop without a box, a very large tumour), the outermost eighth in plane on
-    each side stands for it: the public crops carry a margin there.
+    Where the lesion fills the crop (a crop without a box, a very large tumour), the outermost eighth in plane
+    on each side stands for it: the public crops carry a margin there.
     """
-    around = inside_dhw & (lesion_dhw == 0)
+    around: NDArray[np.bool_] = inside_dhw & (lesion_dhw == 0)
     if around.mean() >= _LEAST_SURROUNDINGS:
         return around
     h, w = lesion_dhw.shape[1:]
@@ -44,8 +44,9 @@ def normalise(
 ) -> Volume:
     """The phases of one case in the units that `settings.normalisation` names.
 
-    - ``log-ratio``: pre-contrast becomes log(pre / liver's pre-contrast median), every other phase log(phase / pre)
-      voxel by voxel, after a light Gaussian in plane; without pre-contrast it falls back to ``own-liver``.
+    - ``log-ratio``: pre-contrast becomes log(pre / liver's pre-contrast median), every other phase
+      log(phase / pre) voxel by voxel, after a light Gaussian in plane; without pre-contrast it falls back to
+      ``own-liver``.
     - ``own-liver``: log(phase / liver's median in this phase), the Gaussian as above.
     - ``z-score``: mean 0 and standard deviation 1 over the crop's voxels inside the image.
     - ``signed-distance``, ``none``: as they come (distances were taken before resampling).
@@ -97,14 +98,13 @@ def _log_to_liver(
 ) -> tuple[Volume, float]:
     """log(volume / liver's median), bounded, and log of that median.
 
-    The signal is kept within exp(±clip) of the liver before the logarithm: air and noise near zero would otherwise
-    give ratios without meaning, and negative voxels none at all.
+    The signal is kept within exp(±clip) of the liver before the logarithm: air and noise near zero would
+    otherwise give ratios without meaning, and negative voxels none at all.
     """
     median = float(np.median(volume_dhw[liver_dhw]))
     if not median > 0.0:
         raise CaseError(
-            f"phase {phase} has no positive signal around the lesion (median {median:g}), so that nothing can be "
-            f"divided by it",
+            f"phase {phase} has no positive signal around the lesion (median {median:g}) to divide by",
             remedy="Check the box, or choose data.normalisation: z-score",
         )
     smooth = volume_dhw
@@ -121,14 +121,14 @@ def _z_score(volume_dhw: Volume, inside_dhw: NDArray[np.bool_], phase: str) -> V
     spread = float(values.std())
     if not spread > 1e-6 * max(1.0, float(np.abs(values).max())):
         raise CaseError(f"phase {phase} does not vary within the crop", remedy="Check the image and the box")
-    return ((volume_dhw - values.mean()) / spread).astype(np.float32)
+    return (volume_dhw - np.float32(values.mean())) / np.float32(spread)
 
 
 def signed_distance(shape_dhw: NDArray[np.generic], spacing_mm_dhw: tuple[float, float, float]) -> Volume:
     """Distance in mm to the surface of a binary shape, positive inside.
 
-    The exact Euclidean distance between voxel centres on either side, less half a voxel, so that the surface lies
-    between them and the map has no step there.
+    The exact Euclidean distance between voxel centres on either side, less half a voxel, so that the surface
+    lies between them and the map has no step there.
 
     Args:
         shape_dhw: the voxels above half of the range are the shape; both sides must be there.
@@ -137,19 +137,13 @@ def signed_distance(shape_dhw: NDArray[np.generic], spacing_mm_dhw: tuple[float,
     values = np.asarray(shape_dhw, dtype=np.float32)
     inside_dhw = values > (float(values.min()) + float(values.max())) / 2
     half = min(spacing_mm_dhw) / 2
-    signed = half - _distance_to(inside_dhw, spacing_mm_dhw)
-    # Within the shape the nearest voxel outside lies in its bounding box or one voxel beyond: no need to look further.
+    signed: Volume = np.float32(half) - distance_to(inside_dhw, spacing_mm_dhw)
+    # The voxel outside that is nearest to one inside lies in the bounding box or one voxel beyond it.
     box = bounding_box(inside_dhw)
     assert box is not None
-    part = tuple(slice(max(low - 1, 0), high + 1) for low, high in zip(box.low_dhw, box.high_dhw, strict=True))
+    part = tuple(
+        slice(max(low - 1, 0), high + 1) for low, high in zip(box.low_dhw, box.high_dhw, strict=True)
+    )
     core_dhw = inside_dhw[part]
-    signed[part][core_dhw] = _distance_to(~core_dhw, spacing_mm_dhw)[core_dhw] - half
+    signed[part][core_dhw] = distance_to(~core_dhw, spacing_mm_dhw)[core_dhw] - half
     return signed
-
-
-def _distance_to(shape_dhw: NDArray[np.bool_], spacing_mm_dhw: tuple[float, float, float]) -> Volume:
-    """Exact distance in mm from every voxel outside a shape to its nearest voxel (Maurer et al. 2003)."""
-    image = sitk.GetImageFromArray(shape_dhw.astype(np.uint8))
-    image.SetSpacing(spacing_mm_dhw[::-1])
-    distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    return np.asarray(sitk.GetArrayFromImage(distance), dtype=np.float32)

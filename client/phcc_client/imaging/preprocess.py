@@ -1,9 +1,9 @@
 """From one case's files to the crop that training sees: read the region of interest, resample, normalise.
 
-Every phase is cropped about the lesion's box *in that phase*: breathing moves the liver by centimetres between
-phases, and the box, drawn phase by phase, moves with it. The price: a box drawn one voxel larger on one side
-shifts that phase's crop by half a voxel. A phase without a box of its own takes the place, in the patient's
-millimetres, of the box of the first phase that has one.
+Every phase is cropped about the lesion's box *in that phase*: breathing moves the liver by centimetres
+between phases, and the box, drawn phase by phase, moves with it. The price: a box drawn one voxel larger on
+one side shifts that phase's crop by half a voxel. A phase without a box of its own takes the place, in the
+patient's millimetres, of the box of the first phase that has one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class PreparedCase:
     Attributes:
         volumes_pdhw: float16, phases in the study's order, zeros where one is missing.
         present_p: which phases are there.
-        lesion_dhw: uint8, 1 inside the lesion. With boxes: the union of the phases' boxes, centred; with a mask:
+        lesion_dhw: uint8, 1 inside the lesion. With boxes: the union of the phases' boxes, centred; with a
+            mask:
             the mask; with neither: the whole crop, or the shape itself for signed distances.
     """
 
@@ -91,6 +92,19 @@ class _Source:
 def _stretched(shape_dhw: tuple[int, int, int], crop: CropSettings) -> tuple[float, float, float]:
     d, h, w = (n * s / m for n, s, m in zip(crop.size, crop.spacing_mm, shape_dhw, strict=True))
     return d, h, w
+
+
+def anchor_phase(raw: RawCase) -> Phase:
+    """The phase on whose grid the mask lies, and where phases without a box of their own find the lesion.
+
+    The first, in the order of acquisition, that has a box; where none has, the first of all. It need not be a
+    phase of the study: then only its header is read.
+
+    Args:
+        raw: a case with at least one image.
+    """
+    phases: list[Phase] = sorted(raw.images, key=PHASES.index)
+    return next((p for p in phases if raw.images[p].box is not None), phases[0])
 
 
 def prepare(raw: RawCase, settings: DataSettings) -> PreparedCase:
@@ -191,12 +205,7 @@ def _locate(
 
 
 def _anchor(raw: RawCase, sources: dict[Phase, _Source], crop: CropSettings) -> _Source:
-    """The first phase, in the order of acquisition, that has a box; where none has, the first of all.
-
-    It need not be a phase of the study: then only its header is read.
-    """
-    phases: list[Phase] = sorted(raw.images, key=PHASES.index)
-    first = next((p for p in phases if raw.images[p].box is not None), phases[0])
+    first = anchor_phase(raw)
     return sources.get(first) or _Source.open(raw.images[first], crop)
 
 

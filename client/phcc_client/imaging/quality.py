@@ -33,15 +33,17 @@ def check_voxels(region_dhw: NDArray[np.float32], where: str) -> None:
         )
     if low == high:
         raise CaseError(
-            f"every voxel around the lesion has the value {low:g}", where=where, remedy="Check the image and the box"
+            f"every voxel around the lesion has the value {low:g}",
+            where=where,
+            remedy="Check the image and the box",
         )
 
 
 def check_slices_differ(region_dhw: NDArray[np.float32], where: str) -> None:
-    """Refuse an image that holds a slice twice: a known defect of LLD-MMRI, where part of a stack is repeated.
+    """Refuse an image that holds a slice twice: in some of LLD-MMRI part of a stack is repeated.
 
-    It is not mended: with a slice repeated, nobody knows which distances between slices are true. Slices without
-    any contrast (padding) may repeat.
+    It is not mended: with a slice repeated, nobody knows which distances between slices are true. Slices
+    without any contrast (padding) may repeat.
 
     Raises:
         CaseError: two slices of the region are the same, voxel by voxel.
@@ -53,9 +55,9 @@ def check_slices_differ(region_dhw: NDArray[np.float32], where: str) -> None:
         content = slice_hw.tobytes()
         if content in seen:
             raise CaseError(
-                f"slices are repeated around the lesion (number {seen[content] + 1} and {d + 1} of the region)",
+                f"a slice is repeated around the lesion (numbers {seen[content] + 1} and {d + 1} read)",
                 where=where,
-                remedy="Export the series again, or take this phase out of the annotation to use the case without it",
+                remedy="Export the series again, or take the phase out of the annotation",
             )
         seen[content] = d
 
@@ -63,10 +65,10 @@ def check_slices_differ(region_dhw: NDArray[np.float32], where: str) -> None:
 def check_same_way_up(phases: Sequence[tuple[PhaseImage, Grid, Box | None]]) -> None:
     """Refuse a phase that is stored upside down with regard to the others, as its box betrays.
 
-    Only for images whose orientation the file does not tell (spacing from an annotation). A phase is taken to be
-    upside down when its box lies far from where the first phase has it, counted from the first slice, and near it,
-    counted from the last. Not found: a lesion near the middle of the stack, and a case with *all* phases upside
-    down; augmentation by flips is what helps there.
+    Only for images whose orientation the file does not tell (spacing from an annotation). A phase is taken to
+    be upside down when its box lies far from where the first phase has it, counted from the first slice, and
+    near it, counted from the last. Not found: a lesion near the middle of the stack, and a case with *all*
+    phases upside down; augmentation by flips is what helps there.
 
     Raises:
         CaseError: one phase is upside down.
@@ -84,8 +86,8 @@ def check_same_way_up(phases: Sequence[tuple[PhaseImage, Grid, Box | None]]) -> 
         reference, expected, _ = heights[0]
         if abs(from_first - expected) > _FAR_MM and abs(from_last - expected) < _NEAR_MM:
             raise CaseError(
-                f"seems to be stored upside down: the lesion lies {from_first:.0f} mm from the first slice, but "
-                f"{expected:.0f} mm in phase {reference.phase} and {from_last:.0f} mm from this one's last slice",
+                f"seems to be stored upside down: the lesion lies {from_first:.0f} mm from its first slice, "
+                f"{from_last:.0f} mm from its last, but {expected:.0f} mm from {reference.phase}'s first",
                 where=image.where,
-                remedy="Turn the series over (image and box), or take this phase out of the annotation",
+                remedy="Turn the series over (image and box), or take the phase out of the annotation",
             )

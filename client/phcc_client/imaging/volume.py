@@ -1,34 +1,38 @@
 """NIfTI files, checked: the header by SimpleITK, the voxels inflated once with their checksum, sliced lazily.
 
-Why the voxels do not come through SimpleITK: of a ``.nii.gz`` that is truncated or damaged in the middle, ITK 5.4
-returns an image with wrong voxels and no error. Python's zlib checks length and CRC-32. gzip cannot seek, so it is
-inflated whole, once; a plain ``.nii`` is memory-mapped and only the region that is asked for is read.
+Why the voxels do not come through SimpleITK: of a ``.nii.gz`` that is truncated or damaged in the middle, ITK
+5.4 returns an image with wrong voxels and no error. Python's zlib checks length and CRC-32. gzip cannot seek,
+so it is inflated whole, once; a plain ``.nii`` is memory-mapped and only the region that is asked for is
+read.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from phcc_client.imaging.case import Box, Index, Spacing
+from phcc_client.imaging.itk import read_information
 from phcc_model.errors import CaseError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_INFLATION = 1040  # deflate cannot do better than 1032 : 1
-_DTYPES = {"2": "u1", "4": "i2", "8": "i4", "16": "f4", "64": "f8", "256": "i1", "512": "u2", "768": "u4",
-           "1024": "i8", "1280": "u8"}  # fmt: skip
+_DTYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
 """NIfTI-1's datatype codes of real scalar voxels, as numpy spells them."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where an image's voxels lie, with its axes turned to (D, H, W) = (to the head, to the back, to the left).
+    """Where an image's voxels lie, its axes turned to (D, H, W) = (to the head, to the back, to the left).
 
     Attributes:
         shape_dhw: voxels along each axis, after turning.
@@ -54,7 +58,8 @@ class Grid:
         """The nearest turning of stored axes to the patient's: permuted and flipped, never interpolated."""
         cosines = matrix / np.linalg.norm(matrix, axis=0)
         axes = max(
-            itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[i, a]) for i, a in enumerate(order))
+            itertools.permutations(range(3)),
+            key=lambda order: sum(abs(cosines[i, a]) for i, a in enumerate(order)),
         )
         flipped = tuple(bool(cosines[i, a] < 0) for i, a in enumerate(axes))
         last = np.array([shape_dhw[a] - 1 if back else 0 for a, back in zip(axes, flipped, strict=True)])
@@ -69,7 +74,7 @@ class Grid:
     @property
     def spacing_mm_dhw(self) -> NDArray[np.float64]:
         """Millimetres between voxels along each axis."""
-        lengths: NDArray[np.float64] = np.linalg.norm(self.matrix, axis=0)
+        lengths: NDArray[np.float64] = np.sqrt((self.matrix**2).sum(axis=0))
         return lengths
 
     def turn(self, stored: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -100,8 +105,7 @@ class Grid:
 
     def to_index(self, mm_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
         """The continuous index of a place given in mm."""
-        index: NDArray[np.float64] = np.linalg.solve(self.matrix, mm_zyx - self.origin_mm)
-        return index
+        return np.asarray(np.linalg.solve(self.matrix, mm_zyx - self.origin_mm), dtype=np.float64)
 
     def same_as(self, other: Grid) -> bool:
         """Whether two images share one grid, to a tenth of a voxel."""
@@ -110,7 +114,9 @@ class Grid:
         tolerance = 0.1 * float(self.spacing_mm_dhw.min())
         corner = np.array(self.shape_dhw, dtype=np.float64)
         zero = np.zeros(3)
-        return all(np.allclose(self.to_mm(at), other.to_mm(at), rtol=0, atol=tolerance) for at in (zero, corner))
+        return all(
+            np.allclose(self.to_mm(at), other.to_mm(at), rtol=0, atol=tolerance) for at in (zero, corner)
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,8 @@ class Header:
 
     def scaled(self, region: NDArray[np.generic]) -> NDArray[np.float32]:
         """A copy of a region of the stored voxels in the units that the file means."""
-        values = region.astype(np.float32)
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused as such
+            values = region.astype(np.float32)
         return values if (self.slope, self.intercept) == (1.0, 0.0) else values * self.slope + self.intercept
 
 
@@ -142,46 +149,38 @@ def read_header(path: Path, spacing_mm_dhw: Spacing | None = None) -> Header:
         CaseError: there is no such file, it is no NIfTI, or not one real volume.
     """
     if not path.is_file():
-        raise CaseError("there is no such file", where=str(path), remedy="Copy it again or leave the phase out")
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NiftiImageIO")
-    reader.SetFileName(str(path))
+        raise CaseError(
+            "there is no such file", where=str(path), remedy="Copy it again or leave the phase out"
+        )
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
+        information = read_information(path)
+    except ValueError as error:
         raise CaseError(
-            f"cannot be read as NIfTI ({_last_words(error)})",
-            where=str(path),
-            remedy="Copy or convert the file again",
+            f"cannot be read as NIfTI ({error})", where=str(path), remedy="Copy or convert the file again"
         ) from error
-    size = list(reader.GetSize())
-    code = reader.GetMetaData("datatype")
-    if len(size) < 3 or any(extent != 1 for extent in size[3:]) or code not in _DTYPES:
+    size, kind = information.size, information.datatype
+    if len(size) < 3 or any(extent != 1 for extent in size[3:]) or kind not in _DTYPES:
         raise CaseError(
-            f"holds {' x '.join(map(str, size))} voxels of NIfTI type {code}, not one volume of plain numbers",
+            f"holds {' x '.join(map(str, size))} voxels of NIfTI type {kind}, not one volume of numbers",
             where=str(path),
             remedy="Give one three-dimensional volume per phase",
         )
     shape = (size[2], size[1], size[0])
-    grid = Grid.plain(shape, spacing_mm_dhw) if spacing_mm_dhw else _trusted_grid(reader, shape)
-    slope = float(reader.GetMetaData("scl_slope"))
-    usable = np.isfinite(slope) and slope != 0.0
+    if spacing_mm_dhw is not None:
+        grid = Grid.plain(shape, spacing_mm_dhw)
+    else:
+        matrix = (information.direction * information.spacing_mm)[::-1, ::-1]
+        grid = Grid.turned(shape, matrix, information.origin_mm[::-1])
+    scaled = math.isfinite(information.slope) and information.slope != 0.0
     return Header(
-        path,
-        grid,
-        shape,
-        _DTYPES[code],
-        int(float(reader.GetMetaData("vox_offset"))),
-        slope if usable else 1.0,
-        float(reader.GetMetaData("scl_inter")) if usable else 0.0,
+        path=path,
+        grid=grid,
+        stored_shape=shape,
+        dtype=_DTYPES[kind],
+        offset=information.offset,
+        slope=information.slope if scaled else 1.0,
+        intercept=information.intercept if scaled else 0.0,
     )
-
-
-def _trusted_grid(reader: sitk.ImageFileReader, shape: Index) -> Grid:
-    n = reader.GetDimension()
-    cosines = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
-    matrix = (cosines * np.array(reader.GetSpacing()[:3]))[::-1, ::-1]
-    return Grid.turned(shape, matrix, np.array(reader.GetOrigin()[:3])[::-1])
 
 
 def read_voxels(header: Header) -> NDArray[np.generic]:
@@ -204,14 +203,16 @@ def read_voxels(header: Header) -> NDArray[np.generic]:
             f"cannot be read ({error.strerror})", where=str(path), remedy="Check the file and its permissions"
         ) from error
     # A NIfTI header begins with its own size, 348 (NIfTI-1) or 540 (NIfTI-2), in the byte order of the file.
-    order = "<" if int.from_bytes(bytes(stored[:4]), "little") in (348, 540) else ">"
+    order: Literal["<", ">"] = "<" if int.from_bytes(bytes(stored[:4]), "little") in (348, 540) else ">"
     flat = stored[header.offset : needed].view(np.dtype(header.dtype).newbyteorder(order))
     return header.grid.turn(flat.reshape(header.stored_shape))
 
 
 def _inflate(packed: bytes, needed: int, path: Path) -> NDArray[np.uint8]:
     if needed > len(packed) * _LARGEST_INFLATION:
-        raise _truncated(path, f"has {len(packed)} packed bytes, too few for the {needed} that its header promises")
+        raise _truncated(
+            path, f"has {len(packed)} packed bytes, too few for the {needed} that its header promises"
+        )
     inflater = zlib.decompressobj(wbits=31)
     try:
         plain = inflater.decompress(packed, needed)
@@ -242,8 +243,3 @@ def _truncated(path: Path, what: str) -> CaseError:
     return CaseError(
         f"the file is truncated: it {what}", where=str(path), remedy="Copy the file again from its source"
     )
-
-
-def _last_words(error: RuntimeError) -> str:
-    """The part of an ITK message that a person can use: its last line, without paths into ITK's sources."""
-    return str(error).strip().splitlines()[-1].rsplit("): ", 1)[-1].strip()

@@ -1,7 +1,7 @@
 """Where each tissue lies in one patient: the lesion's shape and parts, vessels, texture [R].
 
-Everything is a function of position in mm relative to the middle of the volume, so one patient can be sampled on
-any grid, and moved by a breath without resampling an image.
+Everything is a function of position in mm relative to the middle of the volume, so one patient can be sampled
+on any grid, and moved by a breath without resampling an image.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ class Anatomy:
         body: Axes = (z, y, x)
         field = {name: field.at(body) for name, field in self.fields.items()}
         depth = (1.0 - self._radial(body, (0.0, 0.0, 0.0), 0.06 * field["surface"])) * self.radius_mm
-        core = (self.core_radius - self._radial(body, self.core_offset_mm, 0.12 * field["core surface"])) * self.radius_mm
+        core = (
+            self.core_radius - self._radial(body, self.core_offset_mm, 0.12 * field["core surface"])
+        ) * self.radius_mm
         lesion = _step(depth / _EDGE_MM)
         capsule = lesion * _step((_CAPSULE_MM - depth) / 0.6) * np.float32(self.has_capsule)
         # Two smooth random surfaces meet in curves: the tubes of a vascular tree, without its order.
@@ -161,7 +163,9 @@ class Anatomy:
         """Distance from the lesion's centre (plus an offset) in units of the ellipsoid's radius; rough."""
         squares = [
             (((axis - centre - offset) / half) ** 2).astype(np.float32)
-            for axis, centre, offset, half in zip(body, self.centre_mm, offset_mm, self.half_axes_mm, strict=True)
+            for axis, centre, offset, half in zip(
+                body, self.centre_mm, offset_mm, self.half_axes_mm, strict=True
+            )
         ]
         radial = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
         return np.asarray(radial * (1.0 + roughness), dtype=np.float32)

@@ -13,7 +13,7 @@ from scipy.signal import lfilter
 Curve = NDArray[np.float64]
 
 HAEMATOCRIT = 0.42
-"""Volume of red cells in whole blood; the agent stays in the plasma, so plasma holds 1 / (1 - Hct) of it [F]."""
+"""Share of red cells in blood; the agent stays in the plasma, so plasma holds 1 / (1 - Hct) of it [F]."""
 
 PARKER_DOSE_MMOL_KG = 0.1
 """Dose behind Parker's population curve [F]."""
@@ -46,9 +46,9 @@ def arterial_blood(
 ) -> Curve:
     """Arterial whole-blood concentration (mM) for a bolus that is slower than Parker's, and another dose.
 
-    Parker's patients were injected at 3 mL/s; a liver protocol gives the same volume at 1-2 mL/s, ``injection_s``
-    longer. A longer constant injection is the population curve averaged over that time: its area, hence the
-    dose, is kept [F, linearity]. ``injection_s`` = 0 gives Parker's curve.
+    Parker's patients were injected at 3 mL/s; a liver protocol gives the same volume at 1-2 mL/s,
+    ``injection_s`` longer. A longer constant injection is the population curve averaged over that time: its
+    area, hence the dose, is kept [F, linearity]. ``injection_s`` = 0 gives Parker's curve.
     """
     starts = np.arange(0.0, max(injection_s, 1.0), 1.0)
     curves = [parker_aif(time_min, (arrival_s + start) / 60.0) for start in starts]
@@ -63,13 +63,15 @@ def plasma(blood: Curve) -> Curve:
 def convolve_exponential(time_min: Curve, rate_per_min: float, curve: Curve) -> Curve:
     """Integral from 0 to t of curve(u) exp(-rate (t - u)) du, exact for a piecewise linear curve.
 
-    The recursion of Flouri et al., MRM 2016;76:998 (appendix) [F], run as a first-order filter. The curve counts
-    as zero before the first time.
+    The recursion of Flouri et al., MRM 2016;76:998 (appendix) [F], run as a first-order filter. The curve
+    counts as zero before the first time.
 
     Raises:
         ValueError: the time axis is not uniform, or shorter than two samples.
     """
-    if len(time_min) < 2 or not np.allclose(np.diff(time_min), time_min[1] - time_min[0], rtol=1e-6, atol=1e-9):
+    if len(time_min) < 2 or not np.allclose(
+        np.diff(time_min), time_min[1] - time_min[0], rtol=1e-6, atol=1e-9
+    ):
         raise ValueError("convolve_exponential needs a uniform time axis of two samples or more")
     step = float(time_min[1] - time_min[0])
     x = rate_per_min * step
@@ -97,7 +99,9 @@ def extended_tofts(time_min: Curve, plasma_mm: Curve, ktrans_per_min: float, ve:
     return vp * plasma_mm + ktrans_per_min * convolve_exponential(time_min, ktrans_per_min / ve, plasma_mm)
 
 
-def portal_blood(time_min: Curve, arterial_mm: Curve, delay_s: float = 14.0, dispersion_s: float = 10.0) -> Curve:
+def portal_blood(
+    time_min: Curve, arterial_mm: Curve, delay_s: float = 14.0, dispersion_s: float = 10.0
+) -> Curve:
     """Portal venous concentration (mM): arterial blood, later and smeared by its way through the gut [R].
 
     A delay, then a well-mixed compartment with mean transit time ``dispersion_s``; area is kept.
@@ -112,9 +116,7 @@ def dual_input(arterial_mm: Curve, portal_mm: Curve, arterial_fraction: float) -
     return arterial_fraction * arterial_mm + (1.0 - arterial_fraction) * portal_mm
 
 
-def liver_concentration(
-    time_min: Curve, inflow_plasma_mm: Curve, flow_per_min: float, ve: float
-) -> Curve:
+def liver_concentration(time_min: Curve, inflow_plasma_mm: Curve, flow_per_min: float, ve: float) -> Curve:
     """Extracellular concentration of liver tissue (mM of tissue): one compartment with dual input.
 
     Materne et al., MRM 2002;47:135 [F]: sinusoids are open, so flow alone fills plasma and interstitium.
@@ -127,7 +129,8 @@ def hepatocyte_concentration(
 ) -> Curve:
     """Agent taken up by hepatocytes (mM of tissue), excretion neglected over the first minutes.
 
-    Dual-inlet two-compartment uptake model, Sourbron et al., Radiology 2012;263:874 [F]. Only a hepatocyte-specific
-    agent (gadoxetate) has an uptake; it is zero for the extracellular agents of the phantom's scanners.
+    Dual-inlet two-compartment uptake model, Sourbron et al., Radiology 2012;263:874 [F]. Only a
+    hepatocyte-specific agent (gadoxetate) has an uptake; it is zero for the extracellular agents of the
+    phantom's scanners.
     """
     return uptake_per_min * convolve_exponential(time_min, 0.0, extracellular_mm / ve)

@@ -1,7 +1,7 @@
 """One synthetic patient: draws everything from named streams, renders every phase on the centre's own grid.
 
-A patient is a function of (settings, centre, number) and of nothing else: not of how many there are, nor of the
-order in which they are made.
+A patient is a function of (settings, centre, number) and of nothing else: not of how many there are, nor of
+the order in which they are made.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_model.config import Phase, PhantomSettings
+from phcc_model.config import PhantomSettings, Phase
 from phcc_model.seeds import generator
 
 from .anatomy import Anatomy, Zyx
@@ -22,8 +22,14 @@ from .tissues import draw_physiology, phase_signals
 
 PHANTOM_PHASES: Final[tuple[Phase, ...]] = ("pre-contrast", "arterial", "portal-venous", "delayed")
 
-_BREATH_SD_MM = (0.8, 1.0, 0.8)  # of the liver's place between breath-holds: head-foot, front-back, left-right
-_MISSING_PROBABILITY = 0.04  # that one phase is missing; at most one is, so never pre-contrast and arterial both
+_BREATH_SD_MM = (
+    0.8,
+    1.0,
+    0.8,
+)  # of the liver's place between breath-holds: head-foot, front-back, left-right
+_MISSING_PROBABILITY = (
+    0.04  # that one phase is missing; at most one is, so never pre-contrast and arterial both
+)
 
 
 @dataclass(frozen=True)
@@ -110,12 +116,15 @@ def make_patient(settings: PhantomSettings, profile: ScannerProfile, number: int
     """Draw and render one patient.
 
     Args:
-        settings: of the phantom; the seed and the strength of the signs count, the numbers of patients do not.
+        settings: of the phantom; the seed and the strength of the signs count, the numbers of patients do
+        not.
         profile: the centre.
         number: of the patient within the centre, from 0.
     """
     signs = patient_signs(settings, profile, number)
-    physiology = draw_physiology(profile, bool(signs.washout), _stream(settings, profile, number, "physiology"))
+    physiology = draw_physiology(
+        profile, bool(signs.washout), _stream(settings, profile, number, "physiology")
+    )
     signals = phase_signals(physiology, profile)
     anatomy = Anatomy.draw(signs, profile.half_extent_mm, _stream(settings, profile, number, "anatomy"))
     examination = _stream(settings, profile, number, "examination")
@@ -145,5 +154,7 @@ def make_patient(settings: PhantomSettings, profile: ScannerProfile, number: int
     )
 
 
-def _stream(settings: PhantomSettings, profile: ScannerProfile, number: int, name: str) -> np.random.Generator:
+def _stream(
+    settings: PhantomSettings, profile: ScannerProfile, number: int, name: str
+) -> np.random.Generator:
     return generator(settings.seed, "phantom", profile.centre, number, name)

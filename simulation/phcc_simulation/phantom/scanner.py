@@ -15,7 +15,7 @@ from phcc_model.config import PhantomSettings
 from phcc_model.errors import ConfigError
 
 from .fields import Axes, RandomField
-from .relaxation import RELAXIVITY, AgentName, FieldTesla
+from .relaxation import RELAXIVITY, AgentName, Field
 
 Zyx = tuple[float, float, float]
 
@@ -32,7 +32,7 @@ class ScannerProfile:
     Attributes:
         centre: name of the centre.
         scanner: name of the scanner, invented.
-        field_t: field strength in T.
+        field: strength of the main field.
         agent: extracellular contrast agent, given at ``dose_mmol_kg``.
         tr_ms: repetition time.
         flip_deg: flip angle.
@@ -50,7 +50,7 @@ class ScannerProfile:
 
     centre: str
     scanner: str
-    field_t: FieldTesla
+    field: Field
     agent: AgentName
     tr_ms: float
     flip_deg: float
@@ -68,13 +68,14 @@ class ScannerProfile:
     @property
     def relaxivity(self) -> float:
         """r1 of the agent at this field, L/(mmol s)."""
-        return RELAXIVITY[self.agent][self.field_t]
+        return RELAXIVITY[self.agent][self.field]
 
     @property
     def axes(self) -> Axes:
         """Voxel centres in mm along z, y, x, zero in the middle of the volume."""
         z, y, x = (
-            (np.arange(n) - (n - 1) / 2) * step for n, step in zip(self.shape_zyx, self.spacing_zyx, strict=True)
+            np.asarray((np.arange(n) - (n - 1) / 2) * step, dtype=np.float64)
+            for n, step in zip(self.shape_zyx, self.spacing_zyx, strict=True)
         )
         return z, y, x
 
@@ -87,42 +88,42 @@ class ScannerProfile:
 
 TRAINING_CENTRES = (
     ScannerProfile(
-        centre="C1", scanner="Aster 1.5T", field_t=1.5, agent="gadopentetate", tr_ms=4.0, flip_deg=12,
-        portal_s=65, delayed_s=180, shape_zyx=(20, 64, 64), spacing_zyx=(3.0, 1.5, 1.5), blur_mm=(0.9, 0.8, 0.8),
-        noise=0.050, bias=0.07, log_odds_shift=0.0, share=4,
+        centre="C1", scanner="Aster 1.5T", field="1.5 T", agent="gadopentetate", tr_ms=4.0, flip_deg=12,
+        portal_s=65, delayed_s=180, shape_zyx=(20, 64, 64), spacing_zyx=(3.0, 1.5, 1.5),
+        blur_mm=(0.9, 0.8, 0.8), noise=0.050, bias=0.07, log_odds_shift=0.0, share=4,
     ),
     ScannerProfile(
-        centre="C2", scanner="Borea 3T", field_t=3.0, agent="gadoterate", tr_ms=3.6, flip_deg=10,
-        portal_s=70, delayed_s=180, shape_zyx=(24, 72, 72), spacing_zyx=(2.5, 1.3, 1.3), blur_mm=(0.9, 0.8, 0.8),
-        noise=0.065, bias=0.14, log_odds_shift=0.15, share=3,
+        centre="C2", scanner="Borea 3T", field="3 T", agent="gadoterate", tr_ms=3.6, flip_deg=10,
+        portal_s=70, delayed_s=180, shape_zyx=(24, 72, 72), spacing_zyx=(2.5, 1.3, 1.3),
+        blur_mm=(0.9, 0.8, 0.8), noise=0.065, bias=0.14, log_odds_shift=0.15, share=3,
     ),
     ScannerProfile(
-        centre="C3", scanner="Cirrus 1.5T", field_t=1.5, agent="gadoteridol", tr_ms=4.4, flip_deg=15,
-        portal_s=60, delayed_s=210, shape_zyx=(15, 60, 60), spacing_zyx=(4.0, 1.6, 1.6), blur_mm=(1.0, 1.1, 1.1),
-        noise=0.055, bias=0.08, log_odds_shift=-0.20, share=3,
+        centre="C3", scanner="Cirrus 1.5T", field="1.5 T", agent="gadoteridol", tr_ms=4.4, flip_deg=15,
+        portal_s=60, delayed_s=210, shape_zyx=(15, 60, 60), spacing_zyx=(4.0, 1.6, 1.6),
+        blur_mm=(1.0, 1.1, 1.1), noise=0.055, bias=0.08, log_odds_shift=-0.20, share=3,
     ),
     ScannerProfile(
-        centre="C4", scanner="Borea 3T", field_t=3.0, agent="gadopentetate", tr_ms=3.4, flip_deg=11,
-        portal_s=68, delayed_s=195, shape_zyx=(20, 68, 68), spacing_zyx=(3.0, 1.4, 1.4), blur_mm=(0.9, 0.8, 0.8),
-        noise=0.060, bias=0.16, log_odds_shift=0.10, share=3,
+        centre="C4", scanner="Borea 3T", field="3 T", agent="gadopentetate", tr_ms=3.4, flip_deg=11,
+        portal_s=68, delayed_s=195, shape_zyx=(20, 68, 68), spacing_zyx=(3.0, 1.4, 1.4),
+        blur_mm=(0.9, 0.8, 0.8), noise=0.060, bias=0.16, log_odds_shift=0.10, share=3,
     ),
     ScannerProfile(
-        centre="C5", scanner="Aster 1.5T", field_t=1.5, agent="gadoterate", tr_ms=4.2, flip_deg=12,
-        portal_s=62, delayed_s=170, shape_zyx=(17, 58, 58), spacing_zyx=(3.5, 1.65, 1.65), blur_mm=(1.0, 0.9, 0.9),
-        noise=0.060, bias=0.10, log_odds_shift=-0.10, share=2,
+        centre="C5", scanner="Aster 1.5T", field="1.5 T", agent="gadoterate", tr_ms=4.2, flip_deg=12,
+        portal_s=62, delayed_s=170, shape_zyx=(17, 58, 58), spacing_zyx=(3.5, 1.65, 1.65),
+        blur_mm=(1.0, 0.9, 0.9), noise=0.060, bias=0.10, log_odds_shift=-0.10, share=2,
     ),
     ScannerProfile(
-        centre="C6", scanner="Dione 3T", field_t=3.0, agent="gadoteridol", tr_ms=3.8, flip_deg=12,
-        portal_s=72, delayed_s=200, shape_zyx=(20, 68, 68), spacing_zyx=(3.0, 1.4, 1.4), blur_mm=(1.0, 0.9, 0.9),
-        noise=0.055, bias=0.12, log_odds_shift=0.05, share=2,
+        centre="C6", scanner="Dione 3T", field="3 T", agent="gadoteridol", tr_ms=3.8, flip_deg=12,
+        portal_s=72, delayed_s=200, shape_zyx=(20, 68, 68), spacing_zyx=(3.0, 1.4, 1.4),
+        blur_mm=(1.0, 0.9, 0.9), noise=0.055, bias=0.12, log_odds_shift=0.05, share=2,
     ),
 )  # fmt: skip
 """The centres a study trains on, in the order in which they are taken."""
 
 EXTERNAL_CENTRE = ScannerProfile(
-    centre="X1", scanner="Epona 3T", field_t=3.0, agent="gadobutrol", tr_ms=3.2, flip_deg=9,
-    portal_s=75, delayed_s=190, shape_zyx=(17, 56, 56), spacing_zyx=(3.5, 1.7, 1.7), blur_mm=(1.1, 1.0, 1.0),
-    noise=0.070, bias=0.18, log_odds_shift=-0.05, share=1,
+    centre="X1", scanner="Epona 3T", field="3 T", agent="gadobutrol", tr_ms=3.2, flip_deg=9,
+    portal_s=75, delayed_s=190, shape_zyx=(17, 56, 56), spacing_zyx=(3.5, 1.7, 1.7),
+    blur_mm=(1.1, 1.0, 1.0), noise=0.070, bias=0.18, log_odds_shift=-0.05, share=1,
 )  # fmt: skip
 """A centre that no training centre resembles: another scanner, agent, flip angle, timing, grid and noise."""
 
@@ -155,7 +156,7 @@ def centres_of(settings: PhantomSettings) -> tuple[tuple[ScannerProfile, int], .
 
 @dataclass(frozen=True)
 class Receiver:
-    """What one examination does to every image of a patient: receive field and gain, the same in all phases."""
+    """What one examination does to each image of a patient: receive field and gain, alike in all phases."""
 
     field_zyx: NDArray[np.float32]
     gain: float
@@ -189,4 +190,4 @@ def acquire(
     noise = np.float32(profile.noise * noise_scale)
     real, imaginary = noise * rng.standard_normal((2, *profile.shape_zyx), dtype=np.float32)
     magnitude = receiver.gain * np.hypot(blurred + real, imaginary)
-    return np.clip(np.rint(magnitude), 0.0, _INT16_MAX).astype(np.int16)
+    return np.asarray(np.clip(np.rint(magnitude), 0.0, _INT16_MAX), dtype=np.int16)

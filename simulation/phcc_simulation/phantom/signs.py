@@ -1,7 +1,8 @@
 """What a patient carries: the label, three planted signs, mimics, AFP and size; and the best AUC they allow.
 
-The signs are drawn independently of one another given the label, so that the likelihood ratio of everything that
-was planted is known in closed form. No network can do better than that ratio; `best_possible_auc` is its AUC.
+The signs are drawn independently of one another given the label, so that the likelihood ratio of everything
+that was planted is known in closed form. No network can do better than that ratio; `best_possible_auc` is its
+AUC.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from phcc_model.config import PhantomSettings
 
 SIGNS = ("rim", "core", "washout")
-"""Rim arterial enhancement, hypovascular core, wash-out of the whole lesion. Only the last is purely kinetic."""
+"""Rim arterial enhancement, hypovascular core, wash-out of the whole lesion, which is kinetics alone."""
 
 _AFP_MEDIAN_NG_ML = 20.0  # of a patient whose AFP score is 0 [R]
 _AFP_LOG_SD = 1.9  # natural log; gives the decades that AFP spans in cohorts [R]
@@ -63,7 +64,9 @@ class PatientSigns:
         return asdict(self)
 
 
-def draw_signs(settings: PhantomSettings, rng: np.random.Generator, log_odds_shift: float = 0.0) -> PatientSigns:
+def draw_signs(
+    settings: PhantomSettings, rng: np.random.Generator, log_odds_shift: float = 0.0
+) -> PatientSigns:
     """Draw a label and, given it, the signs; a centre shifts the prevalence by ``log_odds_shift``."""
     label = int(rng.random() < shifted_prevalence(settings.prevalence, log_odds_shift))
     chance = settings.sign_given_positive if label else settings.sign_given_negative
@@ -108,8 +111,8 @@ def best_possible_auc(settings: PhantomSettings) -> dict[str, float]:
     """AUC of the likelihood ratio, by enumeration; keys name what the score may see.
 
     With k of n signs present and a normal shift d (AFP and size together), positives and negatives have the
-    ratio's distribution sum_k P(k) N(L_k +- d^2/2, d^2), hence AUC = sum_ij P1(i) P0(j) Phi((L_i - L_j + d^2) /
-    (sqrt(2) d)); ties count a half where d = 0.
+    ratio's distribution sum_k P(k) N(L_k +- d^2/2, d^2), hence AUC = sum_ij P1(i) P0(j) Phi((L_i - L_j + d^2)
+    / (sqrt(2) d)); ties count a half where d = 0.
     """
     afp, size = settings.afp_effect, settings.size_effect
     both = float(np.hypot(afp, size))

@@ -34,7 +34,10 @@ INJECTION_S = 8.0  # longer than Parker's bolus at 3 mL/s: the same volume at 1 
 HEPATIC_DELAY_S = 4.0  # aorta to the liver's arteries
 PORTAL_DELAY_S = 14.0  # aorta to the portal vein
 _ARRIVAL_S, _ARRIVAL_SD = 17.0, 1.5  # bolus in the liver's arteries
-_ARTERIAL_LAG_S, _ARTERIAL_LAG_SD = 16.0, 2.0  # from there to the arterial acquisition, triggered by fluoroscopy
+_ARTERIAL_LAG_S, _ARTERIAL_LAG_SD = (
+    16.0,
+    2.0,
+)  # from there to the arterial acquisition, triggered by fluoroscopy
 _PORTAL_SD, _DELAYED_SD = 4.0, 10.0
 _LAST_S = 300.0  # the curves are followed for five minutes
 
@@ -47,8 +50,8 @@ _VE, _KTRANS, _LOG_PERFUSION = (0.16, 0.29), (0.95, 0.62), (0.115, -0.115)
 _VP, _ARTERIAL_FRACTION = 0.06, 0.95
 _VE_LOG_SD, _PERFUSION_LOG_SD = 0.10, 0.40
 _TUMOUR_T1_LOG_SD, _T1_LOG_SD = 0.10, 0.04
-# The rim is fed first and holds more plasma; the inner part is fed through it. Volume that plasma takes is taken
-# from the interstitium, so that after the bolus both are as bright as the lesion without a rim.
+# The rim is fed first and holds more plasma; the inner part is fed through it. Volume that plasma takes is
+# taken from the interstitium, so that after the bolus both are as bright as the lesion without a rim.
 _RIM_PLASMA, _INNER_PLASMA, _INNER_DELAY_S = 0.06, -0.03, 6.0
 
 _T1_OF: dict[Compartment, Tissue] = {
@@ -124,11 +127,15 @@ def concentrations(
     artery = plasma(arterial_blood(time_min, physiology.arrival_s, INJECTION_S, dose_mmol_kg))
     vein = portal_blood(time_min, aorta, PORTAL_DELAY_S)
     inflow = dual_input(artery, plasma(vein), _ARTERIAL_FRACTION)
-    late = dual_input(np.interp(time_min - _INNER_DELAY_S / 60.0, time_min, artery), plasma(vein), _ARTERIAL_FRACTION)
+    late = dual_input(
+        np.interp(time_min - _INNER_DELAY_S / 60.0, time_min, artery), plasma(vein), _ARTERIAL_FRACTION
+    )
 
     def tumour(feed: Curve, moved: float) -> Curve:
         ve = max(physiology.ve - moved, 0.01)
-        return physiology.perfusion * extended_tofts(time_min, feed, physiology.ktrans_per_min, ve, _VP + moved)
+        return physiology.perfusion * extended_tofts(
+            time_min, feed, physiology.ktrans_per_min, ve, _VP + moved
+        )
 
     liver_feed = dual_input(artery, plasma(vein), LIVER_ARTERIAL_FRACTION)
     return {
@@ -150,10 +157,12 @@ def phase_signals(physiology: Physiology, profile: ScannerProfile) -> dict[Compa
         For each compartment four numbers: pre-contrast, arterial, portal venous, delayed.
     """
     time_min = time_axis(_LAST_S)
-    unit = spgr_signal(np.array(1.0 / native_t1_s("liver", profile.field_t)), profile.tr_ms, profile.flip_deg)
+    unit = spgr_signal(np.array(1.0 / native_t1_s("liver", profile.field)), profile.tr_ms, profile.flip_deg)
     signals: dict[Compartment, NDArray[np.float64]] = {}
     for name, curve in concentrations(physiology, time_min, profile.dose_mmol_kg).items():
         sampled = np.concatenate([[0.0], np.interp(np.array(physiology.phase_s) / 60.0, time_min, curve)])
-        t1 = native_t1_s(_T1_OF[name], profile.field_t) * physiology.t1_factor[name]
-        signals[name] = spgr_signal(r1_per_s(t1, profile.relaxivity, sampled), profile.tr_ms, profile.flip_deg) / unit
+        t1 = native_t1_s(_T1_OF[name], profile.field) * physiology.t1_factor[name]
+        signals[name] = (
+            spgr_signal(r1_per_s(t1, profile.relaxivity, sampled), profile.tr_ms, profile.flip_deg) / unit
+        )
     return signals

@@ -131,7 +131,7 @@ def test_unknown_encodings_and_wrong_changes_are_refused() -> None:
     with pytest.raises(ContractError, match="bf16"):
         codec.encode(np.zeros(1, np.float32), "bf16")
     with pytest.raises(ContractError, match="float64"):
-        codec.encode(np.zeros(1), "fp32")  # type: ignore[arg-type]  # the very mistake
+        codec.encode(np.zeros(1), "fp32")
     with pytest.raises(ContractError, match="1-D"):
         codec.encode(np.zeros((1, 1), np.float32), "fp32")
 

@@ -3,14 +3,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_model.contract import keys
+from phcc_model.contract import codec, keys
+from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import (
     CardOrder,
     EvaluateOrder,
@@ -25,7 +28,7 @@ from phcc_model.errors import ContractError, VersionMismatch
 
 GOLDEN = Path(__file__).parents[2] / "data" / "contract"
 WRITE = "PHCC_WRITE_GOLDEN"
-"""Set to 1, after CONTRACT_VERSION was raised, to write the golden files anew."""
+"""Set to 1 to write the golden files that are not there, and those of an older CONTRACT_VERSION."""
 
 STUDY = '{"name":"golden","seed":7}'
 PACKAGE = "0.1.0"
@@ -101,34 +104,65 @@ each_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: 
 
 def plain(message: Message) -> dict[str, object]:
     """The wire format as JSON: fields in their order, arrays with their dtype."""
-    arrays = {name: [a.dtype.str, list(a.shape), a.tolist()] for name, a in message.arrays.items()}
-    return {"message": type(message).__name__, "fields": message.to_fields(), "arrays": arrays}
+    return {
+        "message": type(message).__name__,
+        "fields": message.to_fields(),
+        "arrays": listed(message.arrays),
+    }
+
+
+def listed(arrays: Mapping[str, np.ndarray]) -> dict[str, list[object]]:
+    return {name: [a.dtype.str, list(a.shape), a.tolist()] for name, a in arrays.items()}
+
+
+def golden(name: str, now: dict[str, object], version: Callable[[dict[str, Any]], int]) -> dict[str, Any]:
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get(WRITE) == "1" and (
+        not path.exists() or version(json.loads(path.read_text("utf-8"))) != keys.CONTRACT_VERSION
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+CHANGED = (
+    "the wire format has changed: sites that are installed would not understand it. Take the change back, "
+    f"or raise CONTRACT_VERSION and write the golden files anew with {WRITE}=1"
+)
 
 
 @each_message
 def test_the_wire_format_is_the_one_that_was_agreed(message) -> None:
-    path = GOLDEN / f"{type(message).__name__}.json"
-    if os.environ.get(WRITE) == "1":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plain(message), indent=1) + "\n", encoding="utf-8")
-    golden = json.loads(path.read_text(encoding="utf-8"))
-    assert golden["fields"]["contract"] == keys.CONTRACT_VERSION, (
-        f"write the golden files anew with {WRITE}=1"
-    )
-    assert plain(message) == golden, (
-        "the wire format has changed: sites that are installed would not understand it. Take the change "
-        f"back, or raise CONTRACT_VERSION and write the golden files anew with {WRITE}=1"
-    )
+    now = plain(message)
+    agreed = golden(type(message).__name__, now, lambda file: file["fields"]["contract"])
+    assert list(now["fields"]) == list(agreed["fields"]), CHANGED
+    assert now == agreed, CHANGED
+
+
+def test_the_vocabulary_and_the_codes_are_those_that_were_agreed() -> None:
+    delta = np.array([0.0, 1.0, -0.3, 1e-3, 7.5], np.float32)
+    state = {"b": np.zeros((2, 1), np.float32), "a": np.array(1), "norm": np.zeros(3, np.float32)}
+    now = {
+        "contract": keys.CONTRACT_VERSION,
+        "stages": list(keys.STAGES),
+        "splits": list(keys.SPLITS),
+        "encodings": list(keys.ENCODINGS),
+        "metrics": sorted(keys.METRICS),
+        "failures": sorted(keys.FAILURE_CODES),
+        "codes": {encoding: listed(codec.encode(delta, encoding)) for encoding in keys.ENCODINGS},
+        "manifest": Manifest.of(state, lambda name: name == "norm").to_json(),
+    }
+    assert now == golden("vocabulary", now, lambda file: file["contract"]), CHANGED
 
 
 @each_message
 def test_a_golden_file_is_still_read(message) -> None:
-    golden = json.loads((GOLDEN / f"{type(message).__name__}.json").read_text(encoding="utf-8"))
+    agreed = json.loads((GOLDEN / f"{type(message).__name__}.json").read_text(encoding="utf-8"))
     arrays = {
         name: np.array(values, dtype=kind).reshape(shape)
-        for name, (kind, shape, values) in golden["arrays"].items()
+        for name, (kind, shape, values) in agreed["arrays"].items()
     }
-    read = type(message).from_fields(golden["fields"], arrays)
+    read = type(message).from_fields(agreed["fields"], arrays)
     assert read == message
     assert {name: a.dtype for name, a in read.arrays.items()} == {
         name: a.dtype for name, a in message.arrays.items()

@@ -24,14 +24,16 @@ def test_a_weight_is_a_case_so_many_times_over(weights: list[int]) -> None:
     repeated = np.repeat(np.arange(12), weights)
     expected = auc(label[repeated], score[repeated])
     if expected is not None:
-        weighted = _WeightedAuc(sample(label, score))(np.array(weights, dtype=float))
-        assert weighted == pytest.approx(expected, abs=1e-12)
+        weighted = _WeightedAuc(sample(label, score))(np.array([[1] * 12, weights], dtype=float))
+        assert weighted == pytest.approx([auc(label, score), expected], abs=1e-12)
 
 
 def test_patients_are_drawn_whole_and_within_their_stratum() -> None:
     label = np.array([1, 1, 0, 0, 0, 1, 0])
     patient = np.array([0, 0, 1, 1, 2, 3, 3])
-    for weight in _draw(sample(label, np.zeros(7), patient), 50, generator(0, "draw")):
+    (weights,) = _draw(sample(label, np.zeros(7), patient), 50, generator(0, "draw"))
+    assert weights.shape == (50, 7)
+    for weight in weights:
         assert weight[0] == weight[1]
         assert weight[2] == weight[3]
         assert weight[5] == weight[6] == 1.0  # the only patient with both classes
@@ -44,6 +46,14 @@ def test_same_stream_same_interval() -> None:
     assert first == second
     assert first != other
     assert first.replicates == 1000
+
+
+def test_many_cases_are_drawn_in_blocks_and_none_is_missed() -> None:
+    label, score = np.arange(30_000) % 2, np.zeros(30_000)
+    blocks = list(_draw(sample(label, score), 40, generator(0, "draw")))
+    assert len(blocks) > 1
+    assert sum(len(block) for block in blocks) == 40
+    assert all((block.sum(axis=1) == 30_000).all() for block in blocks)
 
 
 def test_identical_arms_never_differ() -> None:

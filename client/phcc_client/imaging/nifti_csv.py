@@ -1,0 +1,120 @@
+"""A folder of NIfTI files and one table: the simplest thing a hospital can export.
+
+``cases.csv``, one row per lesion:
+
+- ``case`` (unique), ``patient``, the label's column (1, 0 or nothing), and where known ``centre``,
+  ``scanner``, ``afp_ng_ml``;
+- one column per phase, named as in the study or by a common alias (``arterial``, ``C+A``, ...), with a path
+  relative to the folder; an empty cell is a missing phase;
+- the lesion: ``mask``, a path to a file on the grid of the row's first phase; or ``x_min, x_max, y_min,
+  y_max, z_min, z_max`` in voxels of the first phase as stored, the maximum not included, and for a phase
+  whose box differs ``arterial.x_min`` and so on; with neither, the whole image is the lesion and its middle
+  is cropped.
+
+The files' spacing and orientation are trusted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from phcc_client.imaging.case import Box, PhaseImage, RawCase, Reading, Rejection, Remark
+from phcc_client.imaging.paths import folder_of, inside
+from phcc_client.imaging.phases import recognise
+from phcc_client.imaging.tables import AFP_COLUMN, Table, parse_afp, parse_label, read_table
+from phcc_model.config import PHASES, DataSettings, Phase
+from phcc_model.errors import CaseError, DatasetError
+
+TABLE = "cases.csv"
+_CORNERS = ("z_min", "y_min", "x_min", "z_max", "y_max", "x_max")
+_NOT_PHASES = frozenset({"case", "patient", "centre", "scanner", "mask", AFP_COLUMN, *_CORNERS})
+
+
+def read_nifti_csv(path: Path, settings: DataSettings) -> Reading:
+    """Read ``cases.csv`` and find the files it names; of the voxels nothing is read yet.
+
+    Raises:
+        DatasetError: the folder or the table cannot be used as a whole.
+    """
+    folder = folder_of(path)
+    table = read_table(folder / TABLE)
+    table.must_have("case", "patient", settings.label)
+    columns = _phase_columns(table, settings.label)
+    times = Counter(row["case"] for row in table.rows)
+    cases: list[RawCase] = []
+    rejections: list[Rejection] = []
+    remarks: list[Remark] = []
+    for row in table.rows:
+        case, patient = row["case"], row["patient"]
+        try:
+            if not case or not patient:
+                raise CaseError("a row without case or patient", where=str(table.path), remedy="Name both")
+            if times[case] > 1:
+                raise CaseError(
+                    f"{times[case]} rows have this name", where=str(table.path), remedy="Name cases once"
+                )
+            label = parse_label(row[settings.label])
+            afp, remark = parse_afp(row.get(AFP_COLUMN, ""))
+            images = _images(folder, row, columns)
+            mask = inside(folder, row["mask"]) if row.get("mask") else None
+        except CaseError as error:
+            rejections.append(Rejection.of(error, case=case, patient=patient))
+            continue
+        if remark:
+            remarks.append(Remark(case, remark))
+        centre, scanner = row.get("centre") or None, row.get("scanner") or None
+        cases.append(RawCase(case, patient, images, centre, scanner, label, afp, mask))
+    return Reading(tuple(cases), tuple(rejections), tuple(remarks))
+
+
+def _phase_columns(table: Table, label: str) -> dict[Phase, str]:
+    """Which column holds which phase, in the order of acquisition.
+
+    Raises:
+        DatasetError: there is none, or two columns are one phase.
+    """
+    found: dict[Phase, str] = {}
+    for column in table.columns:
+        phase = None if column in _NOT_PHASES or column == label else recognise(column)
+        if phase is None or phase == "other":
+            continue
+        if phase in found:
+            raise DatasetError(
+                f"columns {found[phase]!r} and {column!r} are both phase {phase}",
+                where=str(table.path),
+                remedy="Keep the right one",
+            )
+        found[phase] = column
+    if not found:
+        raise DatasetError(
+            f"none of its columns is a phase; its columns are {', '.join(table.columns)}",
+            where=str(table.path),
+            remedy=f"Name a column {', '.join(PHASES[:-1])} or {PHASES[-1]}",
+        )
+    return {phase: found[phase] for phase in sorted(found, key=PHASES.index)}
+
+
+def _images(folder: Path, row: Mapping[str, str], columns: Mapping[Phase, str]) -> dict[Phase, PhaseImage]:
+    images: dict[Phase, PhaseImage] = {}
+    for phase, column in columns.items():
+        if not row[column]:
+            continue
+        box = _box(row, f"{column}.") or (None if images else _box(row, ""))
+        images[phase] = PhaseImage(phase, inside(folder, row[column]), box=box)
+    return images
+
+
+def _box(row: Mapping[str, str], prefix: str) -> Box | None:
+    cells = [row.get(prefix + corner, "") for corner in _CORNERS]
+    if not any(cells):
+        return None
+    try:
+        z0, y0, x0, z1, y1, x1 = (int(cell) for cell in cells)
+    except ValueError as error:
+        raise CaseError(
+            f"its box is not six whole numbers ({', '.join(cell or 'nothing' for cell in cells)})",
+            remedy=f"Fill {', '.join(prefix + corner for corner in _CORNERS)}",
+        ) from error
+    return Box((z0, y0, x0), (z1, y1, x1))

@@ -1,0 +1,163 @@
+"""What the subcommands of ``phcc-simulate`` do, with progress on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from phcc_client.session import Runtime, Session
+from phcc_model.config import StudyConfig
+from phcc_model.errors import ConfigError, StorageError
+from phcc_model.study_file import dump_study, load_study
+from phcc_server.report.schema import Summary
+from phcc_server.report.table import results_table
+from phcc_simulation.arms import plan_arms
+from phcc_simulation.federation import MemorySites
+from phcc_simulation.journal import Journal
+from phcc_simulation.launcher import Launch, launch
+from phcc_simulation.phantom.check import check_visibility
+from phcc_simulation.phantom.write import write_phantom
+from phcc_simulation.places import find_study
+from phcc_simulation.prediction import score_images
+from phcc_simulation.screen import Screen
+from phcc_simulation.study_run import StudyRun
+from phcc_simulation.workspace import Preparer, Workspace
+
+JOURNAL = "progress.jsonl"
+STUDY = "study.yaml"
+LEAST_FREE_BYTES = 500 * 2**20
+
+console = Console()
+
+
+def run_study(
+    study_name: str,
+    out: Path,
+    overrides: Sequence[str],
+    arms: Sequence[str],
+    threads: int | None,
+    jobs: int,
+    device: str,
+    *,
+    in_memory: bool,
+) -> None:
+    """Run a study and print its table.
+
+    Raises:
+        PhccError: what is wrong, in one line; what was finished is kept.
+    """
+    study = load_study(find_study(study_name), overrides)
+    if arms:
+        study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"arms": tuple(arms)})})
+    out = out.expanduser().resolve()
+    _begin(out, study)
+    with Screen(console) as screen:
+        workspace = Preparer(out, jobs, screen.files).prepare(study)
+        plan_arms(study.evaluation.arms, study, workspace.centres)  # a wrong arm is told before anything trains
+        side_by_side = min(os.cpu_count() or 1, len(workspace.centres))
+        threads = threads or max(1, (os.cpu_count() or 1) // side_by_side)
+        journal = Journal(out / JOURNAL)
+        journal.path.unlink(missing_ok=True)
+        runtime = Runtime(device, threads)
+        if in_memory:
+            StudyRun(study, out, runtime, jobs, journal).run(_sessions(runtime))
+            for event in journal.new_events():
+                screen.event(event)
+        else:
+            screen.note(
+                f"starting Flower: {len(workspace.centres)} virtual centres, {side_by_side} at a time, "
+                f"{threads} thread{'s' if threads > 1 else ''} each"
+            )
+            plan = Launch(out, len(workspace.centres), side_by_side, threads, device)
+            for event in launch(plan, journal):
+                screen.event(event)
+    summary = Summary.model_validate_json((out / "summary.json").read_text(encoding="utf-8"))
+    console.print(results_table(summary))
+    console.print(f"report  {out / 'report.html'}\nfigures {out / 'summary.json'}", soft_wrap=True)
+
+
+def _sessions(runtime: Runtime):  # type: ignore[no-untyped-def]
+    def federated(workspace: Workspace) -> MemorySites:
+        return MemorySites({c: Session(workspace.site(c), c, runtime) for c in workspace.centres})
+
+    return federated
+
+
+def _begin(out: Path, study: StudyConfig) -> None:
+    """Make the run's folder, or check that it is this study's."""
+    path = out / STUDY
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            before = load_study(path)
+            if before.model_copy(update={"evaluation": study.evaluation}).digest != study.digest:
+                raise ConfigError(
+                    "this folder holds the run of another study, or of this one configured otherwise",
+                    where=str(out),
+                    remedy="Choose another --out, or remove the folder",
+                )
+        path.write_text(dump_study(study), encoding="utf-8")
+        free = shutil.disk_usage(out).free
+    except OSError as error:
+        raise StorageError(
+            f"the run's folder cannot be written ({error.strerror})", where=str(out), remedy="Choose another --out"
+        ) from error
+    if free < LEAST_FREE_BYTES:
+        raise StorageError(
+            f"only {free / 2**20:.0f} MiB are free on this disk", where=str(out), remedy="Free some space first"
+        )
+
+
+def make_phantom(study_name: str, out: Path, overrides: Sequence[str], jobs: int) -> None:
+    """Write a study's phantom as files.
+
+    Raises:
+        PhccError: the study or the disk.
+    """
+    study = load_study(find_study(study_name), overrides)
+    with Screen(console) as screen:
+        summary = write_phantom(
+            out,
+            study.data.phantom,
+            jobs=jobs,
+            progress=lambda done, total: screen.files("writing the phantom", done, total),
+        )
+    console.print(summary, soft_wrap=True)
+
+
+def check_phantom(study_name: str, overrides: Sequence[str], cases: int, jobs: int) -> None:
+    """Print what a small network can see of each planted sign; exit 1 if the phantom does not hold.
+
+    Raises:
+        PhccError: the study.
+    """
+    study = load_study(find_study(study_name), overrides)
+    with Screen(console) as screen:
+        report = check_visibility(
+            study.data.phantom,
+            cases=cases,
+            progress=lambda done, total: screen.files("training on each sign", done, total),
+        )
+    console.print(report.table())
+    if not report.passed:
+        sys.exit(1)
+
+
+def predict_npz(run: Path, npz: Path, array: str, arm: str, out: Path) -> None:
+    """Write one score per image.
+
+    Raises:
+        PhccError: the run is not finished, or the file does not hold the array.
+    """
+    scores = score_images(run, npz, array, arm)
+    with out.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["index", "score"])
+        writer.writerows((index, f"{score:.9g}") for index, score in enumerate(scores))
+    console.print(f"{len(scores)} scores in {out}", soft_wrap=True)

@@ -1,0 +1,103 @@
+"""What a run leaves for people: scores.csv, summary.json and report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
+from phcc_model.study_file import dump_study
+from phcc_server.coordinator import ArmResult
+from phcc_server.ledger import Ledger
+from phcc_server.report import write_report
+from phcc_server.report.schema import Summary
+from phcc_server.report.summary import ScoredCase, build_summary
+from phcc_server.store import write_atomically
+from phcc_simulation.splits import split_table
+from phcc_simulation.workspace import Workspace
+
+
+def write_results(
+    study: StudyConfig,
+    workspace: Workspace,
+    scored: Sequence[ScoredCase],
+    finished: Sequence[ArmResult],
+    ledger: Ledger,
+    seconds: float,
+) -> Summary:
+    """Work out every figure and write the three files.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    phantom = _phantom(workspace.data) if study.data.source == "phantom" else {}
+    rounds = {(r.arm, r.stage, r.round): r for r in ledger.read()}
+    summary = build_summary(
+        scored,
+        study=study.name,
+        data=_data(study, workspace, phantom),
+        rounds=[record.model_dump(mode="json") for record in rounds.values()],
+        best_possible_auc=phantom.get("best_possible_auc", {}),
+        timing=_timing(list(rounds.values()), seconds),
+        digests={
+            "study": study.digest,
+            "splits": workspace.splits.digest,
+            **({"phantom": str(phantom["digest"])} if "digest" in phantom else {}),
+            **{f"weights.{result.arm}": result.digest for result in finished},
+            "ledger": ledger.head,
+        },
+        confidence=study.evaluation.confidence,
+        bootstrap=study.evaluation.bootstrap,
+        seed=study.seed,
+    )
+    write_atomically(workspace.out / "scores.csv", _scores_csv(scored))
+    write_report(workspace.out, summary, scored=scored, config_yaml=dump_study(study))
+    return summary
+
+
+def _phantom(data: Path) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads((data / "phantom.json").read_text(encoding="utf-8"))
+    return described
+
+
+def _data(study: StudyConfig, workspace: Workspace, phantom: dict[str, Any]) -> dict[str, Any]:
+    used = Counter(place.centre for place in workspace.splits.places)
+    aside = Counter(rejection.reason for rejection in workspace.set_aside)
+    return {
+        "synthetic": bool(phantom),
+        "source": study.data.source,
+        "patients": len(workspace.splits.places),
+        "phases": list(study.data.phases),
+        "split": [count._asdict() for count in split_table(workspace.splits, workspace.labels)],
+        "funnel": {
+            "all centres": {
+                "found": used.total() + aside.total(),
+                "used": used.total(),
+                "set_aside": dict(aside),
+            }
+        },
+    }
+
+
+def _timing(rounds: Sequence[Any], seconds: float) -> dict[str, Any]:
+    by_stage: dict[str, float] = {stage: 0.0 for stage in keys.STAGES}
+    for record in rounds:
+        by_stage[record.stage] += record.seconds
+    return {"total_s": round(seconds, 1), **{f"{stage}_s": round(s, 1) for stage, s in by_stage.items()}}
+
+
+def _scores_csv(scored: Sequence[ScoredCase]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "centre", "split", "patient", "case", "label", "score", "threshold"])
+    for row in scored:
+        writer.writerow(
+            [row.arm, row.centre, row.split, row.patient, row.case, row.label, row.score, row.threshold]
+        )
+    return text.getvalue()

@@ -1,0 +1,66 @@
+"""Finished arms on every patient of the run: possible in a simulation only, where all centres are ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from phcc_client.session import Runtime
+from phcc_client.preparations import open_prepared
+from phcc_client.site import SPLITS, Split
+from phcc_model.build import build_classifier, load_state
+from phcc_model.cases import CaseSet
+from phcc_model.config import StudyConfig
+from phcc_model.training.predict import predict
+from phcc_server.coordinator import ArmResult
+from phcc_server.report.summary import ScoredCase
+from phcc_simulation.afp import fit_afp
+from phcc_simulation.arms import ArmPlan
+from phcc_simulation.workspace import POOLED, Workspace
+
+Score = Callable[[CaseSet], NDArray[np.float64]]
+
+
+def score_arm(result: ArmResult, plan: ArmPlan, workspace: Workspace, runtime: Runtime) -> list[ScoredCase]:
+    """Every patient's probability by an arm's chosen model, with the threshold that it froze."""
+    model = build_classifier(plan.study)
+    load_state(model, result.weights)
+    device = torch.device(runtime.device)
+
+    def score(cases: CaseSet) -> NDArray[np.float64]:
+        logit_n = predict(model, cases, device=device).astype(np.float64)
+        return 1.0 / (1.0 + np.exp(-logit_n))
+
+    return list(_scored(plan.name, score, result.threshold, workspace, plan.study))
+
+
+def score_afp(arm: str, workspace: Workspace, study: StudyConfig) -> list[ScoredCase]:
+    """Every patient's probability by alpha-fetoprotein alone, fitted on all training centres' patients."""
+    pooled = open_prepared(workspace.site(POOLED), study.data)
+    model = fit_afp(CaseSet.join([pooled.load("train"), pooled.load("validation")]).labelled)
+    return list(_scored(arm, model.score, model.threshold, workspace, study))
+
+
+def _scored(
+    arm: str, score: Score, threshold: float, workspace: Workspace, study: StudyConfig
+) -> Iterator[ScoredCase]:
+    for centre, split, place in _places(workspace):
+        cases = open_prepared(workspace.site(centre), study.data).load(place)
+        if not len(cases):
+            continue
+        for i, value in enumerate(score(cases)):
+            yield ScoredCase(
+                arm, cases.case[i], cases.patient[i], centre, split, int(cases.label_n[i]), float(value), threshold
+            )
+
+
+def _places(workspace: Workspace) -> Iterator[tuple[str, str, Split]]:
+    """Centre, split of the study, split in the site's folder."""
+    for centre in workspace.splits.centres:
+        for split in SPLITS:
+            yield centre, split, split
+    for centre in workspace.splits.external:
+        yield centre, "external", "test"

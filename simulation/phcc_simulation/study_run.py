@@ -1,0 +1,133 @@
+"""All arms of a study on one machine, on the same patients, and the figures that come of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from phcc_client.session import Runtime, Session
+from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
+from phcc_server.coordinator import ArmResult, Coordinator
+from phcc_server.ledger import Ledger, RoundRecord
+from phcc_server.report.summary import ScoredCase
+from phcc_server.sites import Sites
+from phcc_server.store import RunStore
+from phcc_simulation.arms import ArmPlan, plan_arms
+from phcc_simulation.federation import MemorySites
+from phcc_simulation.journal import Journal
+from phcc_simulation.results import write_results
+from phcc_simulation.scoring import score_afp, score_arm
+from phcc_simulation.workspace import POOLED, Preparer, Workspace
+
+LEDGER = "ledger.jsonl"
+CHECKPOINTS = "checkpoints"
+PRETRAINED = "pretrained"
+
+Federated = Callable[[Workspace], Sites]
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One study in one folder.
+
+    Args:
+        study: as configured.
+        out: the run's folder.
+        runtime: device and threads of whatever is trained in this process.
+        jobs: files worked on at a time.
+        journal: where it tells what happens.
+    """
+
+    study: StudyConfig
+    out: Path
+    runtime: Runtime
+    jobs: int
+    journal: Journal
+
+    def run(self, federated: Federated) -> None:
+        """Run every arm to its end and write the results; arms that are finished already are only scored.
+
+        Args:
+            federated: reaches the virtual centres, for the arms that are federated.
+
+        Raises:
+            PhccError: what stopped the run; everything that was finished is kept.
+        """
+        begin = time.time()
+        preparer = Preparer(self.out, self.jobs, lambda what, done, total: None)
+        workspace = preparer.prepare(self.study)
+        plans = plan_arms(self.study.evaluation.arms, self.study, workspace.centres)
+        self.journal.write("plan", arms=[_planned(plan) for plan in plans])
+        ledger = Ledger(self.out / LEDGER)
+        for note in (*ledger.notes, *workspace.splits.warnings):
+            self.journal.write("note", text=note)
+        scored: list[ScoredCase] = []
+        finished: list[ArmResult] = []
+        for plan in plans:
+            if plan.kind == "afp":
+                scored += score_afp(plan.name, workspace, self.study)
+                continue
+            if plan.study.data != self.study.data:
+                preparer.variant(workspace, plan.study)
+            result = self._train(plan, workspace, ledger, federated)
+            finished.append(result)
+            scored += score_arm(result, plan, workspace, self.runtime)
+        self.journal.write("note", text="writing summary.json and report.html")
+        write_results(self.study, workspace, scored, finished, ledger, time.time() - begin)
+        self.journal.write("done")
+
+    def _train(self, plan: ArmPlan, workspace: Workspace, ledger: Ledger, federated: Federated) -> ArmResult:
+        names: tuple[str, ...] = plan.sites
+        if plan.kind == "federated":
+            sites = federated(workspace)
+        else:
+            names = (POOLED,) if plan.kind == "pooled" else plan.sites
+            sites = MemorySites(
+                {name: Session(workspace.site(name), name, self.runtime) for name in names}
+            )
+        coordinator = Coordinator(
+            plan.name,
+            plan.study,
+            sites,
+            RunStore(self.out / CHECKPOINTS, plan.study.digest),
+            ledger,
+            pretrained_file(self.out, plan),
+            self._tell,
+        )
+        return coordinator.run(names)
+
+    def _tell(self, record: RoundRecord) -> None:
+        losses = [site.metrics["loss"] for site in record.sites.values() if "loss" in site.metrics]
+        self.journal.write(
+            "round",
+            arm=record.arm,
+            stage=record.stage,
+            round=record.round,
+            status=record.status.value,
+            seconds=round(record.seconds, 3),
+            loss=sum(losses) / len(losses) if losses else None,
+            validation_loss=record.validation.loss if record.validation else None,
+            auc=record.validation.auc if record.validation else None,
+            sites=sum(site.status == "accepted" for site in record.sites.values()),
+            of=len(record.sites),
+            left_out=[f"{n}: {s.reason}" for n, s in record.sites.items() if s.status != "accepted"],
+        )
+
+
+def pretrained_file(out: Path, plan: ArmPlan) -> Path:
+    """Where the end of an arm's pre-training is kept; arms with the same pre-training share it."""
+    key = plan.pretrain_key or re.sub(r"\W+", "-", plan.name)
+    return out / CHECKPOINTS / PRETRAINED / f"{key[:32]}.safetensors"
+
+
+def _planned(plan: ArmPlan) -> dict[str, object]:
+    trained = plan.kind != "afp"
+    return {
+        "arm": plan.name,
+        keys.PRETRAIN: plan.study.pretrain.rounds if trained else 0,
+        keys.FINETUNE: plan.study.finetune.rounds if trained else 0,
+    }

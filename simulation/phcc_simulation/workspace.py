@@ -1,0 +1,160 @@
+"""The folder of a run, made ready: data on disk, crops in the cache, one site folder per virtual centre.
+
+Everything here is idempotent: what is there already, and fits the study, is used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from phcc_client.imaging.case import Reading, Rejection
+from phcc_client.imaging.dataset import Preparation, prepare_all
+from phcc_client.imaging.readers import read_cases
+from phcc_client.preparations import preparation_folder
+from phcc_client.site import SPLITS, Split, write_site
+from phcc_model.config import DataSettings, StudyConfig
+from phcc_model.errors import DatasetError, SplitError
+from phcc_simulation.partition import PatientRow, assign_centres, external_centres, patient_labels
+from phcc_simulation.phantom.write import write_phantom
+from phcc_simulation.splits import Splits, read_splits, split_patients, write_splits
+
+POOLED = "pooled"
+"""The site folder of all training centres' patients together."""
+
+Progress = Callable[[str, int, int], None]
+
+_GIVEN = {"train": "train", "validation": "test", "test": "test"}
+"""A data set's own validation part is held out whole; what chooses a round is taken from its training part."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where everything of a run lies.
+
+    Attributes:
+        out: the run's folder.
+        data: the data set's folder or file.
+        splits: every patient's centre and side.
+        labels: 1, 0 or -1 by patient.
+        set_aside: cases that were set aside, with their reasons.
+    """
+
+    out: Path
+    data: Path
+    splits: Splits
+    labels: Mapping[str, int]
+    set_aside: tuple[Rejection, ...]
+
+    @property
+    def centres(self) -> tuple[str, ...]:
+        """The training centres."""
+        return self.splits.centres
+
+    def site(self, centre: str) -> Path:
+        """The site folder of a centre."""
+        return self.out / "sites" / centre
+
+
+class Preparer:
+    """Makes a run's folder ready for a study, and for the variants of it that its arms need.
+
+    Args:
+        out: the run's folder.
+        jobs: files worked on at a time.
+        progress: called with (what, done, total).
+    """
+
+    def __init__(self, out: Path, jobs: int, progress: Progress) -> None:
+        self.out = out
+        self.jobs = jobs
+        self.progress = progress
+
+    def prepare(self, study: StudyConfig) -> Workspace:
+        """Write the phantom if the study asks for it, read, prepare, deal to centres, split, write site folders.
+
+        Raises:
+            PhccError: the data cannot be used, in one line.
+        """
+        data = self._data(study)
+        reading = read_cases(study.data, data)
+        preparation = self._prepared(study.data, reading)
+        splits, labels = self._split(study, preparation)
+        self._write_sites(study.data, preparation, splits)
+        return Workspace(self.out, data, splits, labels, preparation.rejections)
+
+    def variant(self, workspace: Workspace, study: StudyConfig) -> None:
+        """Prepare the same patients in another way, for an arm that needs it (a single phase, say)."""
+        reading = read_cases(study.data, workspace.data)
+        self._write_sites(study.data, self._prepared(study.data, reading), workspace.splits)
+
+    def _data(self, study: StudyConfig) -> Path:
+        if study.data.path is not None:
+            return Path(study.data.path).expanduser().resolve()
+        if study.data.source != "phantom":
+            raise DatasetError(
+                "the study does not say where its data lie",
+                where="data.path",
+                remedy="Add --set data.path=FOLDER_OR_FILE",
+            )
+        folder = self.out / "data"
+        write_phantom(
+            folder,
+            study.data.phantom,
+            jobs=self.jobs,
+            progress=lambda done, total: self.progress("writing the phantom", done, total),
+        )
+        return folder
+
+    def _prepared(self, settings: DataSettings, reading: Reading) -> Preparation:
+        return prepare_all(
+            reading,
+            settings,
+            self.out / "cache",
+            jobs=self.jobs,
+            progress=lambda done, total: self.progress("preparing cases", done, total),
+        )
+
+    def _split(self, study: StudyConfig, preparation: Preparation) -> tuple[Splits, dict[str, int]]:
+        rows = [PatientRow(e.patient, e.centre, e.scanner, e.label) for e in preparation.entries]
+        labels = patient_labels(rows)
+        external = external_centres(study.data.centres)
+        assignment = assign_centres(rows, study.data.centres, study.seed)
+        given = {e.patient: _GIVEN[e.given_split] for e in preparation.entries if e.given_split is not None}
+        splits = split_patients(
+            assignment, labels, study.data.split, study.seed, external=external, given=given or None
+        )
+        path = self.out / "splits.json"
+        if path.exists():
+            if read_splits(path).digest != splits.digest:
+                raise SplitError(
+                    "this run's folder holds another split of the patients",
+                    where=str(path),
+                    remedy="Choose another --out, or remove the folder",
+                )
+        else:
+            write_splits(splits, path)
+        return splits, labels
+
+    def _write_sites(self, settings: DataSettings, preparation: Preparation, splits: Splits) -> None:
+        for centre in (*splits.centres, *splits.external):
+            self._write_site(centre, settings, preparation, splits.site(centre))
+        together = {p: split for centre in splits.centres for p, split in splits.site(centre).items()}
+        self._write_site(POOLED, settings, preparation, together)
+
+    def _write_site(
+        self, name: str, settings: DataSettings, preparation: Preparation, split_of: Mapping[str, str]
+    ) -> None:
+        entries = [entry for entry in preparation.entries if entry.patient in split_of]
+        sides: dict[str, Split] = {}
+        for entry in entries:
+            sides[entry.case] = next(split for split in SPLITS if split == split_of[entry.patient])
+        write_site(
+            preparation_folder(self.out / "sites" / name, settings),
+            name=name,
+            settings=settings,
+            entries=entries,
+            split_of=sides,
+            cache=self.out / "cache",
+        )

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import gzip
+import itertools
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from phcc_client.imaging.case import Box
+from phcc_client.imaging.volume import Grid, read_header, read_voxels
+from phcc_model.errors import CaseError
+
+
+def test_types_byte_orders_and_scaling_are_read_as_nibabel_reads_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    kinds = [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64]
+    for i, (kind, order, ending) in enumerate(itertools.product(kinds, "<>", ("nii", "nii.gz"))):
+        whd = rng.integers(0, 100, (5, 4, 3)).astype(kind)
+        image = nibabel.Nifti1Image(whd, np.diag([-2.0, -1.5, 3.0, 1.0]), dtype=kind)
+        image = nibabel.Nifti1Image(whd, image.affine, image.header.as_byteswapped(order))
+        slope = (2.5, -7.0) if i % 2 else (np.nan, np.nan)
+        image.header.set_slope_inter(*slope)
+        path = tmp_path / f"{i}.{ending}"
+        with gzip.open(path, "wb") if ending.endswith("gz") else path.open("wb") as file:
+            file.write(_bytes(image, whd))
+        header = read_header(path)
+        expected = nibabel.load(path).get_fdata().transpose(2, 1, 0)
+        np.testing.assert_allclose(header.scaled(read_voxels(header)), expected, rtol=1e-6)
+        np.testing.assert_allclose(header.grid.spacing_mm_dhw, (3.0, 1.5, 2.0))
+
+
+def _bytes(image: Any, whd: np.ndarray[Any, Any]) -> bytes:
+    """The file as a scanner would write it: stored values as given, scaling in the header only."""
+    header = image.header.copy()
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    stored = whd.astype(header.get_data_dtype()).tobytes(order="F")
+    return bytes(header.binaryblock) + b"\0\0\0\0" + stored
+
+
+@pytest.mark.parametrize("permutation", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_every_orientation_gives_the_same_array(
+    tmp_path: Path, permutation: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    lps_whd = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    # Axes of the patient (L, P, S) at 1, 2, 3 mm; NIfTI's world is RAS.
+    affine = np.diag([-1.0, -2.0, 3.0, 1.0])
+    stored = nibabel.Nifti1Image(lps_whd, affine).as_reoriented(
+        np.array(list(zip(permutation, signs, strict=True)))
+    )
+    path = tmp_path / "turned.nii"
+    nibabel.save(stored, path)
+    header = read_header(path)
+    assert np.array_equal(read_voxels(header), lps_whd.transpose(2, 1, 0))
+    np.testing.assert_allclose(header.grid.matrix, np.diag([3.0, 2.0, 1.0]), atol=1e-6)
+    np.testing.assert_allclose(header.grid.origin_mm, 0.0, atol=1e-5)
+    # A box drawn on the stored voxels encloses the same voxel after turning.
+    place = np.argwhere(np.asarray(stored.dataobj).transpose(2, 1, 0) == lps_whd[1, 2, 3])[0]
+    low = (int(place[0]), int(place[1]), int(place[2]))
+    turned = header.grid.turn_box(Box(low, (low[0] + 1, low[1] + 1, low[2] + 1)))
+    assert turned == Box((3, 2, 1), (4, 3, 2))
+
+
+def test_a_spacing_from_an_annotation_replaces_the_file_s_geometry(tmp_path: Path, write_nifti: Any) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    turned = np.diag([-1.0, -1.0, 1.0])
+    path = write_nifti(tmp_path / "a.nii.gz", array, (9.0, 9.0, 9.0), direction=turned)
+    header = read_header(path, (3.0, 1.5, 1.25))
+    assert np.array_equal(read_voxels(header), array)
+    np.testing.assert_allclose(header.grid.spacing_mm_dhw, (3.0, 1.5, 1.25))
+
+
+def test_a_box_is_checked_against_the_stored_axes(tmp_path: Path, write_nifti: Any) -> None:
+    swapped = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    path = write_nifti(tmp_path / "a.nii", np.zeros((2, 3, 9), np.int16), direction=swapped)
+    grid = read_header(path).grid
+    assert grid.shape_dhw == (2, 9, 3)
+    grid.turn_box(Box((0, 0, 6), (2, 3, 9)))
+    with pytest.raises(CaseError, match="reaches y = 8"):
+        grid.turn_box(Box((0, 6, 0), (2, 9, 3)))
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
+def test_a_truncated_file_is_never_read(tmp_path: Path, write_nifti: Any, ending: str, share: float) -> None:
+    array = np.random.default_rng(1).integers(0, 1000, (8, 40, 40)).astype(np.int16)
+    path = write_nifti(tmp_path / f"a.{ending}", array)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: min(int(len(whole) * share), len(whole) - 1)])
+    with pytest.raises(CaseError, match=r"truncated|cannot be read as NIfTI") as caught:
+        read_voxels(read_header(path))
+    assert caught.value.where == str(path)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95])
+def test_a_file_damaged_in_the_middle_is_never_read(tmp_path: Path, write_nifti: Any, share: float) -> None:
+    array = np.random.default_rng(1).integers(0, 1000, (20, 64, 64)).astype(np.int16)
+    path = write_nifti(tmp_path / "a.nii.gz", array)
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * share)] ^= 0x10
+    path.write_bytes(bytes(content))
+    with pytest.raises(CaseError, match=r"damaged|truncated|cannot be read as NIfTI"):
+        read_voxels(read_header(path))
+
+
+def test_more_than_a_volume_is_refused_but_a_single_time_point_is_not(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4, 1)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0])), one)
+    nibabel.save(nibabel.Nifti1Image(np.repeat(values, 2, axis=3), np.eye(4)), two)
+    assert np.array_equal(read_voxels(read_header(one)), values[..., 0].transpose(2, 1, 0))
+    with pytest.raises(CaseError, match="4 x 3|2 x 3 x 4 x 2"):
+        read_header(two)
+
+
+def test_complex_voxels_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.ones((2, 3, 4), np.complex64), np.eye(4)), path)
+    with pytest.raises(CaseError, match=r"not one volume of numbers|cannot be read"):
+        read_header(path)
+
+
+def test_what_is_no_file_and_no_nifti_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="no such file"):
+        read_header(tmp_path / "none.nii.gz")
+    path = tmp_path / "text.nii.gz"
+    path.write_text("this is no image")
+    with pytest.raises(CaseError, match="cannot be read as NIfTI") as caught:
+        read_header(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_promises_more_than_the_file_can_hold_costs_no_memory(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    image.header.set_data_shape((30000, 30000, 30000))
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(bytes(image.header.binaryblock) + b"\0" * 5000))
+    with pytest.raises(CaseError, match="truncated"):
+        read_voxels(read_header(path))
+
+
+def test_grids_are_compared_to_a_tenth_of_a_voxel() -> None:
+    grid = Grid.plain((4, 5, 6), (3.0, 1.0, 1.0))
+    near = Grid(grid.shape_dhw, grid.matrix, grid.origin_mm + 0.05)
+    far = Grid(grid.shape_dhw, grid.matrix, grid.origin_mm + 0.3)
+    assert grid.same_as(near)
+    assert not grid.same_as(far)
+    assert not grid.same_as(Grid.plain((4, 5, 7), (3.0, 1.0, 1.0)))
+    assert not grid.same_as(Grid.plain((4, 5, 6), (3.0, 1.0, 1.1)))

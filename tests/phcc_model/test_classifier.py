@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from phcc_model.classifier import Classifier
+from phcc_model.config import ClassifierSettings, ModelSettings
+from phcc_model.errors import ConfigError
+from phcc_model.heads import RELATIVE_BOUND, RELATIVE_FLOOR, dynamic_features, pool, previous_present
+from phcc_model.pretrain import SWFCMAE
+
+PHASES = ("pre-contrast", "arterial", "portal-venous", "delayed")
+GRID = (2, 8, 8)
+
+torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
+
+presence = st.lists(st.lists(st.booleans(), min_size=4, max_size=4).filter(any), min_size=1, max_size=4)
+
+
+def tiny_settings(phases: Literal["shared", "joint"] = "shared", **head: Any) -> ModelSettings:
+    return ModelSettings(
+        size="custom",
+        depths=(1, 1),
+        dims=(8, 16),
+        downsample=((1, 2, 2),),
+        kernel=(3, 3, 3),
+        phases=phases,
+        classifier=ClassifierSettings(**{"width": 16, "heads": 2, **head}),
+    )
+
+
+def tiny_model(phases: Literal["shared", "joint"] = "shared", **head: Any) -> Classifier:
+    """A classifier whose weights are large enough for every part of it to matter."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Classifier(tiny_settings(phases, **head), PHASES)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def volumes_of(present_bp: Tensor, seed: int = 1) -> Tensor:
+    return torch.randn((*present_bp.shape, *GRID), generator=torch.Generator().manual_seed(seed))
+
+
+def box(cases: int) -> Tensor:
+    lesion = torch.zeros(cases, *GRID)
+    lesion[:, :, 2:6, 0:4] = 1.0
+    return lesion
+
+
+MODELS = {
+    (phases, fusion): tiny_model(phases, fusion=fusion, pooling="gap+lesion")
+    for phases in ("shared", "joint")
+    for fusion in ("attention", "concat", "mean")
+}
+
+
+@pytest.mark.parametrize(("phases", "fusion"), list(MODELS))
+@settings(deadline=None, max_examples=15)
+@given(present=presence, filling=st.sampled_from([0.0, 1e4, -3.0, float("nan"), float("inf")]))
+def test_what_a_missing_phase_holds_cannot_matter(
+    phases: str, fusion: str, present: list[list[bool]], filling: float
+) -> None:
+    model, present_bp = MODELS[phases, fusion], torch.tensor(present)
+    clean = volumes_of(present_bp)
+    filled = torch.where(present_bp[:, :, None, None, None], clean, torch.full_like(clean, filling))
+    lesion = box(len(present))
+    assert torch.equal(model(clean, present_bp, lesion), model(filled, present_bp, lesion))
+
+
+@pytest.mark.parametrize(("phases", "fusion"), list(MODELS))
+def test_a_phase_that_is_there_matters_and_so_does_which_one_it_is(phases: str, fusion: str) -> None:
+    model, all_there = MODELS[phases, fusion], torch.ones(1, 4, dtype=torch.bool)
+    volumes, lesion = volumes_of(all_there), box(1)
+    logit = model(volumes, all_there, lesion)
+    for phase in range(4):
+        without = all_there.clone()
+        without[0, phase] = False
+        assert (model(volumes, without, lesion) - logit).abs() > 1e-4
+    swapped = volumes[:, [1, 0, 2, 3]]
+    assert (model(swapped, all_there, lesion) - logit).abs() > 1e-4
+
+
+@pytest.mark.parametrize(("phases", "fusion"), list(MODELS))
+def test_a_case_scores_the_same_alone_and_in_company(phases: str, fusion: str) -> None:
+    model = MODELS[phases, fusion]
+    present_bp = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]]).bool()
+    volumes, lesion = volumes_of(present_bp), box(3)
+    together = model(volumes, present_bp, lesion)
+    alone = [model(volumes[i : i + 1], present_bp[i : i + 1], lesion[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("phases", "fusion"), list(MODELS))
+def test_a_case_without_any_phase_has_a_finite_score_and_harms_no_other(phases: str, fusion: str) -> None:
+    model = MODELS[phases, fusion]
+    present_bp = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]).bool()
+    volumes, lesion = volumes_of(present_bp), box(2)
+    logit = model(volumes, present_bp, lesion)
+    assert logit.isfinite().all()
+    alone = model(volumes[:1], present_bp[:1], lesion[:1])
+    torch.testing.assert_close(logit[:1], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("phases", ["shared", "joint"])
+def test_every_parameter_learns(phases: Literal["shared", "joint"]) -> None:
+    model = tiny_model(phases, layers=2)
+    present_bp = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1]]).bool()
+    model(volumes_of(present_bp), present_bp, box(2)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if not (phases == "joint" and "query_key_value" in name):  # attention to one's only token is constant
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@settings(deadline=None, max_examples=60)
+@given(present=presence)
+def test_previous_present_is_the_last_one_before(present: list[list[bool]]) -> None:
+    found = previous_present(torch.tensor(present)).tolist()
+    for row, before in zip(present, found, strict=True):
+        assert before == [max((s for s in range(t) if row[s]), default=-1) for t in range(len(row))]
+
+
+def test_dynamic_features_by_hand() -> None:
+    f_btc = torch.tensor([[[1.0], [9.0], [3.0], [-1.0]]])
+    present_bt = torch.tensor([[True, False, True, True]])
+    absolute, difference, relative = dynamic_features(
+        f_btc, present_bt, ("absolute", "difference", "relative")
+    )[0].T
+    assert absolute.tolist() == [1.0, 0.0, 3.0, -1.0]
+    assert difference.tolist() == [0.0, 0.0, 2.0, -4.0]
+    rate = torch.tensor([0.0, 0.0, 2.0 / (1.0 + RELATIVE_FLOOR), -4.0 / (3.0 + RELATIVE_FLOOR)])
+    torch.testing.assert_close(relative, RELATIVE_BOUND * torch.tanh(rate / RELATIVE_BOUND))
+
+
+@settings(deadline=None, max_examples=30)
+@given(present=presence, scale=st.floats(0.0, 1e4))
+def test_relative_features_are_bounded_and_differences_end_at_the_last_phase(
+    present: list[list[bool]], scale: float
+) -> None:
+    present_bt = torch.tensor(present)
+    f_btc = scale * torch.randn(*present_bt.shape, 3, generator=torch.Generator().manual_seed(0))
+    absolute, difference, relative = dynamic_features(
+        f_btc, present_bt, ("absolute", "difference", "relative")
+    ).chunk(3, dim=-1)
+    assert relative.abs().max() <= RELATIVE_BOUND
+    for b, row in enumerate(present):
+        there = [t for t, is_there in enumerate(row) if is_there]
+        whole_change = absolute[b, there[-1]] - absolute[b, there[0]]
+        torch.testing.assert_close(difference[b].sum(0), whole_change, rtol=1e-4, atol=1e-4 * (1 + scale))
+        assert not difference[b, there[0]].any()
+
+
+def test_pooling_weighs_cells_by_their_share_of_lesion() -> None:
+    map_ncdhw = torch.randn(2, 5, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    lesion = torch.zeros(2, *GRID)
+    lesion[0, 0, 0:4, 0:4] = 1.0  # one slice, one quarter: the whole of cell (0, 0, 0)
+    lesion[0, 1, 4:6, 4:8] = 1.0  # half of cell (1, 1, 1)
+    mean = map_ncdhw.mean((2, 3, 4))
+    inside = pool(map_ncdhw, lesion, "lesion")
+    torch.testing.assert_close(inside[0], (map_ncdhw[0, :, 0, 0, 0] + 0.5 * map_ncdhw[0, :, 1, 1, 1]) / 1.5)
+    torch.testing.assert_close(inside[1], mean[1])  # no lesion: the mean over all cells
+    torch.testing.assert_close(pool(map_ncdhw, lesion, "gap"), mean)
+    torch.testing.assert_close(pool(map_ncdhw, lesion, "gap+lesion"), torch.cat([mean, inside], dim=1))
+
+
+@pytest.mark.parametrize("pooling", ["gap", "lesion", "gap+lesion"])
+def test_the_lesion_matters_exactly_where_it_is_pooled(pooling: str) -> None:
+    model, present_bp = tiny_model(pooling=pooling), torch.ones(1, 4, dtype=torch.bool)
+    volumes = volumes_of(present_bp)
+    change = model(volumes, present_bp, box(1)) - model(volumes, present_bp, box(1).flip(3))
+    assert bool(change.abs() > 1e-4) == (pooling != "gap")
+
+
+@pytest.mark.parametrize("phases", ["shared", "joint"])
+def test_the_pre_trained_encoder_is_taken_over(phases: Literal["shared", "joint"]) -> None:
+    model, source = tiny_model(phases), SWFCMAE(tiny_settings(phases), len(PHASES))
+    head = {n: p.clone() for n, p in model.state_dict().items() if not n.startswith("encoder.")}
+    model.load_encoder(source.state_dict())
+    for name, loaded in model.encoder.state_dict().items():
+        assert torch.equal(loaded, source.encoder.state_dict()[name]), name
+    assert all(torch.equal(model.state_dict()[name], kept) for name, kept in head.items())
+
+
+@pytest.mark.parametrize("fault", ["shape", "missing", "foreign", "nothing"])
+def test_an_encoder_that_does_not_fit_is_refused_whole(fault: str) -> None:
+    model = tiny_model()
+    state = dict(SWFCMAE(tiny_settings(), len(PHASES)).state_dict())
+    name = next(n for n in state if n.startswith("encoder.") and state[n].ndim > 1)
+    if fault == "shape":
+        state[name] = state[name][..., :1]
+    elif fault == "missing":
+        del state[name]
+    elif fault == "foreign":
+        state["encoder.of_another"] = torch.zeros(1)
+    else:
+        state = {}
+    held = {n: p.clone() for n, p in model.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"encoder differs in .* arrays.*use the study configuration"):
+        model.load_encoder(state)
+    assert all(torch.equal(held[n], p) for n, p in model.state_dict().items())
+
+
+def test_depths_name_every_parameter_and_the_head_is_on_top() -> None:
+    model = tiny_model()
+    depths = model.parameter_depths()
+    assert depths.keys() == dict(model.named_parameters()).keys()
+    head = {depth for name, depth in depths.items() if not name.startswith("encoder.")}
+    encoder = {depth for name, depth in depths.items() if name.startswith("encoder.")}
+    assert head == {model.encoder.layers}
+    assert max(encoder) == model.encoder.layers - 1
+    assert min(encoder) == 0
+
+
+def test_a_study_of_one_phase_works() -> None:
+    model = Classifier(tiny_settings(), ("arterial",)).eval()
+    present_bp = torch.ones(3, 1, dtype=torch.bool)
+    assert model(volumes_of(present_bp), present_bp, box(3)).shape == (3,)

@@ -1,0 +1,187 @@
+"""Arms: each differs from the study in what its name says, in nothing else, and shares stage 1 if it can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from phcc_model.config import StudyConfig
+from phcc_model.errors import ConfigError
+from phcc_simulation.arms import arm_names, plan_arm, plan_arms
+
+SITES = ("A", "B", "C")
+STUDY = StudyConfig.model_validate(
+    {
+        "data": {"required_phases": ["pre-contrast"]},
+        "federation": {"algorithm": "fedprox", "required_sites": ["A"]},
+    }
+)
+
+
+def flat(study: StudyConfig) -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+
+    def walk(tree: dict[str, Any], prefix: str) -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            else:
+                leaves[prefix + name] = value
+
+    walk(study.model_dump(), "")
+    return leaves
+
+
+ALONE = {
+    "federation.minimum_sites": 1,
+    "federation.required_sites": (),
+    "federation.algorithm": "fedavg",
+    "federation.encoding": "fp32",
+}
+SINGLE = {"data.normalisation": "own-liver", "model.classifier.features": ("absolute",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "sites", "changes"),
+    [
+        ("full", "federated", SITES, {}),
+        ("no-pretraining", "federated", SITES, {"pretrain.rounds": 0}),
+        ("uniform", "federated", SITES, {"pretrain.weighting.mode": "uniform"}),
+        ("attention", "federated", SITES, {}),
+        ("concat", "federated", SITES, {"model.classifier.fusion": "concat"}),
+        ("mean", "federated", SITES, {"model.classifier.fusion": "mean"}),
+        ("absolute", "federated", SITES, {"model.classifier.features": ("absolute",)}),
+        ("difference", "federated", SITES, {"model.classifier.features": ("difference",)}),
+        ("relative", "federated", SITES, {"model.classifier.features": ("relative",)}),
+        ("shared", "federated", SITES, {}),
+        ("joint", "federated", SITES, {"model.phases": "joint"}),
+        (
+            "phase:arterial",
+            "federated",
+            SITES,
+            {"data.phases": ("arterial",), "data.required_phases": ("arterial",), **SINGLE},
+        ),
+        ("pooled", "pooled", SITES, ALONE),
+        ("local:B", "local", ("B",), ALONE),
+        ("afp", "afp", SITES, {}),
+    ],
+)
+def test_an_arm_changes_what_its_name_says_and_nothing_else(
+    name: str, kind: str, sites: tuple[str, ...], changes: dict[str, Any]
+) -> None:
+    plan = plan_arm(name, STUDY, SITES)
+    assert (plan.name, plan.kind, plan.sites) == (name, kind, sites)
+    before, after = flat(STUDY), flat(plan.study)
+    assert {key: after[key] for key in before if after[key] != before[key]} == changes
+    assert plan.study.seed == STUDY.seed
+
+
+def test_every_arm_that_is_named_can_be_planned() -> None:
+    names = arm_names(STUDY, SITES)
+    assert len(names) == len(set(names))
+    assert {
+        "full",
+        "no-pretraining",
+        "uniform",
+        "concat",
+        "pooled",
+        "afp",
+        "local:C",
+        "phase:delayed",
+    } <= set(names)
+    assert [plan.name for plan in plan_arms(names, STUDY, SITES)] == list(names)
+
+
+@pytest.mark.parametrize("name", ["attention", "concat", "mean", "absolute", "difference", "relative"])
+def test_stage_1_is_shared_by_arms_that_differ_only_after_it(name: str) -> None:
+    assert plan_arm(name, STUDY, SITES).pretrain_key == plan_arm("full", STUDY, SITES).pretrain_key
+
+
+def test_stage_1_is_not_shared_where_it_differs() -> None:
+    names = [
+        "full",
+        "uniform",
+        "joint",
+        "pooled",
+        *(f"local:{s}" for s in SITES),
+        "phase:arterial",
+        "phase:delayed",
+    ]
+    keys = [plan_arm(name, STUDY, SITES).pretrain_key for name in names]
+    assert None not in keys
+    assert len(set(keys)) == len(names)
+    assert plan_arm("no-pretraining", STUDY, SITES).pretrain_key is None
+    assert plan_arm("afp", STUDY, SITES).pretrain_key is None
+
+
+@pytest.mark.parametrize(
+    ("change", "shared"),
+    [
+        ({"finetune": {"rounds": 3}}, True),
+        ({"evaluation": {"arms": ["full"]}}, True),
+        ({"name": "other"}, True),
+        ({"data": {"path": "/elsewhere"}}, True),
+        ({"seed": 1}, False),
+        ({"data": {"split": {"test": 0.5}}}, False),
+        ({"data": {"centres": {"leave_out": "C"}}}, False),
+        ({"model": {"kernel": [3, 3, 3]}}, False),
+        ({"pretrain": {"mask_ratio": 0.5}}, False),
+        ({"federation": {"encoding": "int8"}}, False),
+    ],
+)
+def test_the_key_of_stage_1_covers_what_it_depends_on(change: dict[str, Any], shared: bool) -> None:
+    default, other = StudyConfig(), StudyConfig.model_validate(change)
+    keys = {plan_arm("full", study, SITES).pretrain_key for study in (default, other)}
+    assert (len(keys) == 1) == shared
+
+
+def test_the_key_does_not_depend_on_the_order_of_the_sites() -> None:
+    assert plan_arm("full", STUDY, SITES).pretrain_key == plan_arm("full", STUDY, SITES[::-1]).pretrain_key
+    assert plan_arm("full", STUDY, SITES).pretrain_key != plan_arm("full", STUDY, SITES[:2]).pretrain_key
+
+
+def test_a_single_phase_keeps_a_normalisation_that_needs_no_other_phase() -> None:
+    study = StudyConfig.model_validate({"data": {"normalisation": "z-score"}})
+    assert plan_arm("phase:delayed", study, SITES).study.data.normalisation == "z-score"
+
+
+def test_several_arms_are_planned_once_each_and_stars_written_out() -> None:
+    plans = plan_arms(["full", "local:*", "local:B", "phase:*", "full"], STUDY, SITES)
+    assert [plan.name for plan in plans] == [
+        "full",
+        *("local:A", "local:B", "local:C"),
+        *(f"phase:{phase}" for phase in STUDY.data.phases),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("ful", "evaluation.arms: there is no arm 'ful' in this study (did you mean full?)."),
+        ("no_pretraining", "(did you mean no-pretraining?)"),
+        ("local:D", "(did you mean local:"),
+        ("phase:portal", "(did you mean phase:portal-venous?)"),
+        ("phase:hepatobiliary", "there is no arm 'phase:hepatobiliary' in this study"),
+        ("???", "Choose among full, no-pretraining, "),
+        ("", "there is no arm ''"),
+        ("a\nb", r"there is no arm 'a\nb'"),
+    ],
+)
+def test_an_unknown_arm_is_refused_with_the_nearest(name: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_arms(["full", name], STUDY, SITES)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_quorum_that_cannot_be_met_is_refused_before_anything_runs() -> None:
+    with pytest.raises(
+        ConfigError, match=r"minimum_sites: a round needs 2 sites, but only 1 train\. Lower it to 1"
+    ):
+        plan_arm("full", STUDY, ["A"])
+    with pytest.raises(
+        ConfigError, match=r"required_sites: A is not among the training sites\. Choose among B, C"
+    ):
+        plan_arm("full", STUDY, ["B", "C"])
+    assert plan_arm("local:A", STUDY, ["A"]).study.federation.minimum_sites == 1
