@@ -59,10 +59,20 @@ class Classifier(nn.Module):
         Returns:
             float32 [B], positive where proliferative is the likelier.
         """
-        f_btc, present_bt = self._features(volumes_bpdhw, present_bp, lesion_bdhw)
-        dynamic_btf = dynamic_features(f_btc, present_bt, self.kinds)
-        fused_bw = self.fusion(dynamic_btf, present_bt)
-        logit_b: Tensor = self.out(self.dropout(fused_bw))[:, 0].float()
+        # 1. encode
+        map_ncdhw, case_n, token_n = self._encode(volumes_bpdhw, present_bp)
+        # What follows is small, and stays in float32 where the encoder runs in bfloat16.
+        with torch.autocast(map_ncdhw.device.type, enabled=False):
+            # 2. pool
+            f_nc = self.norm(pool(map_ncdhw.float(), lesion_bdhw[case_n], self.pooling))
+            present_bt = present_bp.new_ones(len(present_bp), 1) if self.joint else present_bp
+            f_btc = f_nc.new_zeros(*present_bt.shape, f_nc.shape[1]).index_put((case_n, token_n), f_nc)
+            # 3. see what changes
+            dynamic_btf = dynamic_features(f_btc, present_bt, self.kinds)
+            # 4. fuse
+            fused_bw = self.fusion(dynamic_btf, present_bt)
+            # 5. score
+            logit_b: Tensor = self.out(self.dropout(fused_bw))[:, 0]
         return logit_b
 
     def load_encoder(self, state: Mapping[str, Tensor]) -> None:
@@ -96,19 +106,14 @@ class Classifier(nn.Module):
         depths = {ENCODER_PREFIX + name: depth for name, depth in self.encoder.parameter_depths().items()}
         return {name: depths.get(name, self.encoder.layers) for name, _ in self.named_parameters()}
 
-    def _features(
-        self, volumes_bpdhw: Tensor, present_bp: Tensor, lesion_bdhw: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features [B, T, C], zero where a token is missing, and which tokens are there [B, T]."""
+    def _encode(self, volumes_bpdhw: Tensor, present_bp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The last map of every sample of the encoder, and the case and the token that it belongs to."""
         if self.joint:
             # `where`, not a product: not even a NaN in a missing phase may come through.
             there_bp111 = present_bp[:, :, None, None, None]
-            map_bcdhw = self.encoder(torch.where(there_bp111, volumes_bpdhw, torch.zeros_like(volumes_bpdhw)))
-            f_bc = self.norm(pool(map_bcdhw, lesion_bdhw, self.pooling))
-            return f_bc[:, None], present_bp.new_ones(len(f_bc), 1)
+            x_bpdhw = torch.where(there_bp111, volumes_bpdhw, torch.zeros_like(volumes_bpdhw))
+            case_b = torch.arange(len(x_bpdhw), device=x_bpdhw.device)
+            return self.encoder(x_bpdhw), case_b, torch.zeros_like(case_b)
         # Only phases that are there are encoded, all of the batch at once.
         case_n, phase_n = present_bp.nonzero(as_tuple=True)
-        map_ncdhw = self.encoder(volumes_bpdhw[case_n, phase_n][:, None])
-        f_nc = self.norm(pool(map_ncdhw, lesion_bdhw[case_n], self.pooling))
-        f_btc = f_nc.new_zeros(*present_bp.shape, f_nc.shape[1]).index_put((case_n, phase_n), f_nc)
-        return f_btc, present_bp
+        return self.encoder(volumes_bpdhw[case_n, phase_n][:, None]), case_n, phase_n

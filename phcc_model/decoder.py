@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from phcc_model.config import ModelSettings
 from phcc_model.layers import WEIGHT_STD, Block, Pointwise
-from phcc_model.sparse import dense_layout
+from phcc_model.sparse import Triple, dense_layout
 
 
 class Decoder(nn.Module):
-    """A 1x1 layer to the decoder's width, masked cells := one learned token, blocks, a 1x1 layer to voxels [F].
+    """A 1x1 layer to its width, masked cells := one learned token, blocks, a 1x1 layer to voxels [F].
 
     Args:
         settings: width, depth and kernel.
@@ -30,11 +30,11 @@ class Decoder(nn.Module):
         nn.init.normal_(self.mask_token, std=WEIGHT_STD)
 
     def fill(self, z_bcdhw: Tensor, visible_bdhw: Tensor) -> Tensor:
-        """The encoder's map at the decoder's width, with the learned token in masked cells: [B, cells, width]."""
+        """The encoder's map at the decoder's width, the learned token in masked cells: [B, cells, width]."""
         x_btc = self.embed(z_bcdhw.flatten(2).transpose(1, 2), self._fast(z_bcdhw))
         return torch.where(visible_bdhw.flatten(1)[..., None], x_btc, self.mask_token.to(x_btc.dtype))
 
-    def forward(self, x_btc: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def forward(self, x_btc: Tensor, grid: Triple) -> Tensor:
         """Filled cells [B, cells, width] on a grid (D, H, W) to predicted voxels [B, cells, outputs]."""
         layout = dense_layout(len(x_btc), grid, (1, 1, 1), None, self._fast(x_btc))
         for block in self.blocks:

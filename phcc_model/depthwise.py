@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from phcc_model.sparse import Layout, gather, scatter
+from phcc_model.sparse import Layout, gather, hide, scatter
 
 CHUNK_BYTES = 1 << 20
 """In the weight's gradient samples are taken together while their maps stay below this, and so in the cache."""
@@ -35,11 +35,10 @@ def depthwise(x_ntc: Tensor, weight: Tensor, bias_c: Tensor, layout: Layout) -> 
     Returns:
         Tokens [n, t, c].
     """
-    if layout.mask_nt1 is not None:
-        x_ntc = x_ntc * layout.mask_nt1
+    seen_ntc = hide(x_ntc, layout)
     if layout.fast:
-        return _fast_depthwise(x_ntc, weight, bias_c, layout)
-    canvas_ncdhw = scatter(x_ntc, layout)
+        return _fast_depthwise(seen_ntc, weight, bias_c, layout)
+    canvas_ncdhw = scatter(seen_ntc, layout)
     return gather(F.conv3d(canvas_ncdhw, weight, bias_c, padding="same", groups=len(weight)), layout)
 
 

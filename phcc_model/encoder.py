@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from phcc_model.config import ModelSettings
 from phcc_model.layers import EPSILON, Block, Strided
 from phcc_model.masking import grid_of, patchify
-from phcc_model.sparse import Layout, Triple, dense_layout, packed_layout, scatter
+from phcc_model.sparse import Layout, Triple, dense_layout, hide, packed_layout, scatter
 
 
 class Downsample(nn.Module):
@@ -28,9 +28,9 @@ class Downsample(nn.Module):
 class Encoder(nn.Module):
     """A volume to one feature vector per cell.
 
-    Masked or not, the mathematics is the same convolution: a masked cell is a hole that reads as zero before every
-    depthwise convolution and that GRN's statistics leave out. *Packed*, only the tokens of visible cells exist;
-    *dense*, all exist and a mask is multiplied in. Both give the same numbers.
+    Masked or not, it is the same convolution: a masked cell is a hole that reads as zero before every
+    depthwise convolution and that GRN's statistics leave out. *Packed*, only the tokens of visible cells
+    exist; *dense*, all exist and a mask is multiplied in. Both give the same numbers.
 
     Args:
         settings: sizes, strides, kernel, drop path and the choice of masking.
@@ -71,7 +71,8 @@ class Encoder(nn.Module):
 
         Args:
             x_bcdhw: volumes; each axis a multiple of `patch`.
-            visible_bdhw: bool, on the grid of cells, the same number of visible cells for each sample; None: all.
+            visible_bdhw: bool, on the grid of cells, as many visible cells in each sample; None: all are
+                visible.
 
         Returns:
             [B, dim, d, h, w], zero at masked cells.
@@ -88,10 +89,11 @@ class Encoder(nn.Module):
             assert isinstance(stage, nn.ModuleList)
             for block in stage:
                 x_ntc = block(x_ntc, layout)
-        return scatter(x_ntc if layouts[-1].mask_nt1 is None else x_ntc * layouts[-1].mask_nt1, layouts[-1])
+        return scatter(hide(x_ntc, layouts[-1]), layouts[-1])
 
     def parameter_depths(self) -> dict[str, int]:
-        """The layer of each parameter by its name, for layer-wise learning rates: 0 stem, 1, 2 ... the blocks.
+        """The layer of each parameter by its name, for layer-wise learning rates: 0 the stem, 1, 2 ...
+        blocks.
 
         A downsampling layer counts with the block that follows it.
         """

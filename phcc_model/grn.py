@@ -1,10 +1,10 @@
 """Global response normalisation (GRN), and the second half of a block in one exact, fast function.
 
-[F] Woo et al., ConvNeXt V2, CVPR 2023: G_c = ||y_c||_2 over the tokens of a sample, N_c = G_c / (mean_c G_c + 1e-6),
-GRN(y) = gamma (y N) + beta + y. That is y times one number per sample and channel, s = 1 + gamma N, plus beta; so
-GRN needs no pass over the widest tensor of the block: s goes into the rows of the weight that follows,
-W (y s + beta) + b = (W s) y + (W beta + b), and on the way back the products g^T y of each sample, which the weight
-needs anyhow, hold the gradient by s.
+[F] Woo et al., ConvNeXt V2, CVPR 2023: G_c = ||y_c||_2 over the tokens of a sample, N_c = G_c / (mean_c G_c +
+1e-6), GRN(y) = gamma (y N) + beta + y. That is y times one number per sample and channel, s = 1 + gamma N,
+plus beta; so GRN needs no pass over the widest tensor of the block: s goes into the rows of the weight that
+follows, W (y s + beta) + b = (W s) y + (W beta + b), and on the way back the products g^T y of each sample,
+which the weight needs anyhow, hold the gradient by s.
 """
 
 from __future__ import annotations
@@ -91,20 +91,17 @@ class _ActivateNormProject(torch.autograd.Function):
             mean_n11 = norm_n1e.mean(-1, keepdim=True) + EPSILON
             relative_n1e = norm_n1e / mean_n11
             scale_n1e = 1.0 + gamma_e * relative_n1e
-            # Products per sample: they give the gradients by W, by s, and through s by gamma and by the norms.
-            products_nce = torch.bmm(g_ntc.transpose(1, 2), y_nte).to(weight_ce.dtype)
-            by_scale_n1e = (products_nce * weight_ce).sum(1, keepdim=True)
-            by_relative_n1e = by_scale_n1e * gamma_e
-            shared_n11 = (by_relative_n1e * norm_n1e).mean(-1, keepdim=True) / mean_n11.square()
-            pull_n1e = (by_relative_n1e / mean_n11 - shared_n11) / norm_n1e.clamp_min(TINY)
-            by_y_nte = torch.bmm(g_ntc, (weight_ce * scale_n1e).to(y_nte.dtype))
-            seen_nte = y_nte if mask_nt1 is None else y_nte * mask_nt1.to(y_nte.dtype)
-            by_y_nte.addcmul_(seen_nte, pull_n1e.to(y_nte.dtype))
-            by_h_nte = torch.ops.aten.gelu_backward(by_y_nte, h_nte)
-            by_bias_c = g_ntc.sum((0, 1), dtype=weight_ce.dtype)
-            by_weight_ce = (products_nce * scale_n1e).sum(0).addr_(by_bias_c, beta_e)
-            by_gamma_e = (by_scale_n1e * relative_n1e).sum((0, 1))
-            return by_h_nte, by_gamma_e, by_bias_c @ weight_ce, by_weight_ce, by_bias_c, None
+            # Products per sample: they give the gradients by W, by s, and through s by gamma and by the
+            norms. products_nce = torch.bmm(g_ntc.transpose(1, 2), y_nte).to(weight_ce.dtype) by_scale_n1e =
+            (products_nce * weight_ce).sum(1, keepdim=True) by_relative_n1e = by_scale_n1e * gamma_e
+            shared_n11 = (by_relative_n1e * norm_n1e).mean(-1, keepdim=True) / mean_n11.square() pull_n1e =
+            (by_relative_n1e / mean_n11 - shared_n11) / norm_n1e.clamp_min(TINY) by_y_nte = torch.bmm(g_ntc,
+            (weight_ce * scale_n1e).to(y_nte.dtype)) seen_nte = y_nte if mask_nt1 is None else y_nte *
+            mask_nt1.to(y_nte.dtype) by_y_nte.addcmul_(seen_nte, pull_n1e.to(y_nte.dtype)) by_h_nte =
+            torch.ops.aten.gelu_backward(by_y_nte, h_nte) by_bias_c = g_ntc.sum((0, 1), dtype=weight_ce.dtype)
+            by_weight_ce = (products_nce * scale_n1e).sum(0).addr_(by_bias_c, beta_e) by_gamma_e =
+            (by_scale_n1e * relative_n1e).sum((0, 1)) return by_h_nte, by_gamma_e, by_bias_c @ weight_ce,
+            by_weight_ce, by_bias_c, None
 
 
 _activate_norm_project: Callable[..., Tensor] = _ActivateNormProject.apply

@@ -1,7 +1,7 @@
 """The ConvNeXt-V2 block in 3-D and its layers; their start values; which parameters decay.
 
-Every layer sees *tokens* `x_ntc`: n samples, t tokens of each, c channels, with a `Layout` that says where they
-lie on the sample's canvas. So one block serves the dense map and the packed visible cells alike.
+Every layer sees *tokens* `x_ntc`: n samples, t tokens of each, c channels, with a `Layout` that says where
+they lie on the sample's canvas. So one block serves the dense map and the packed visible cells alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def is_decayed(name: str, parameter: Tensor) -> bool:
     """Whether weight decay may reach this parameter.
 
     Decay pulls a kernel towards zero; a bias, a norm's or GRN's gain and offset, a token and an embedding are
-    places, not slopes, and stay where the data put them. [F] ConvNeXt V2's code lets decay reach GRN: not so here.
+    places, not slopes, and stay where the data put them. [F] ConvNeXt V2's code lets decay reach GRN: not so
+    here.
 
     Args:
         name: the parameter's dotted name, as in `named_parameters()`.
@@ -96,8 +97,9 @@ class Strided(nn.Module):
     def spread_bias(self) -> None:
         """Random biases, as wide as the response to a flat patch of height one [R].
 
-        A layer norm follows. With a zero bias the response to a flat patch is its height times one vector, and the
-        norm would leave nothing of the height; with a random offset of the same size the direction turns with it.
+        A layer norm follows. With a zero bias the response to a flat patch is its height times one vector,
+        and the norm would leave nothing of the height; with a random offset of that size its direction turns
+        with it.
         """
         nn.init.normal_(self.bias, std=WEIGHT_STD * math.sqrt(self.weight[0].numel()))
 

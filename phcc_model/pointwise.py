@@ -13,9 +13,9 @@ FEWEST_ROWS = 2048
 def pointwise(x_ntc: Tensor, weight_oc: Tensor, bias_o: Tensor | None, *, fast: bool = True) -> Tensor:
     """W x + b for every token.
 
-    `F.linear` goes to the BLAS of the build, a 1x1 convolution to oneDNN, which is the faster one for many rows
-    of few channels, and on some processors throughout. The tokens of all samples are dealt to 16 "images" of one
-    row, a view that costs nothing; where they do not divide, or are few, `F.linear` it is.
+    `F.linear` goes to the BLAS of the build, a 1x1 convolution to oneDNN, which is the faster one for many
+    rows of few channels, and on some processors throughout. The tokens of all samples are dealt to 16
+    "images" of one row, a view that costs nothing; where they do not divide, or are few, `F.linear` it is.
 
     Args:
         x_ntc: tokens.

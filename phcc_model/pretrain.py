@@ -1,7 +1,8 @@
 """SW-FCMAE, stage 1 of the method: mask, encode, fill, decode, loss.
 
 [F] FCMAE of ConvNeXt V2 (Woo et al., CVPR 2023); [R] its 3-D, multi-phase form. Sample weights come from
-`weighting`: a step minimises ``(weights_b * result.loss_b).sum()``, and uniform weights give plain FCMAE exactly.
+`weighting`: a step minimises ``(weights_b * result.loss_b).sum()``, and uniform weights give plain FCMAE
+exactly.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from phcc_model.config import ModelSettings, PretrainSettings
 from phcc_model.decoder import Decoder
 from phcc_model.encoder import Encoder
 from phcc_model.masking import draw_visible, grid_of, unpatchify
+from phcc_model.sparse import Triple
 from phcc_model.targets import PatchTargets, at_least_float32, patch_targets
 
 
@@ -23,7 +25,8 @@ class Pictures:
     """What to draw: the volumes as the network fills them in.
 
     Attributes:
-        prediction_bpdhw: predicted voxels in the units of the input, all patches; zero where a phase is missing.
+        prediction_bpdhw: predicted voxels of all patches, in units of the input; zero where a phase is
+            missing.
         visible_bpdhw: bool per voxel, what the encoder saw.
     """
 
@@ -37,7 +40,7 @@ class PretrainResult:
 
     Attributes:
         loss_b: squared error of each case, mean over its masked patches and present phases.
-        features_bc: mean over visible cells of the encoder's last map and over present phases; detached, float32.
+        features_bc: mean of the encoder's last map over visible cells and present phases; detached, float32.
         pictures: on request.
     """
 
@@ -50,8 +53,8 @@ class SWFCMAE(nn.Module):
     """The masked autoencoder of all phases of a case.
 
     Args:
-        settings: the encoder and decoder. With `phases` ``shared`` each present phase of a case is a sample of a
-            one-channel encoder; with ``joint`` the phases are the channels of one sample.
+        settings: the encoder and decoder. With `phases` ``shared`` each present phase of a case is a sample
+            of a one-channel encoder; with ``joint`` the phases are the channels of one sample.
         phases: how many phases a study has.
         objective: mask ratio, one mask for all phases of a case or one each, and the target.
 
@@ -60,10 +63,7 @@ class SWFCMAE(nn.Module):
     """
 
     def __init__(
-        self,
-        settings: ModelSettings,
-        phases: int,
-        objective: PretrainSettings | None = None,
+        self, settings: ModelSettings, phases: int, objective: PretrainSettings | None = None
     ) -> None:
         super().__init__()
         self.phases = phases
@@ -74,8 +74,9 @@ class SWFCMAE(nn.Module):
         d, h, w = self.encoder.patch
         self.decoder = Decoder(settings, self.encoder.dim, channels * d * h * w)
 
-    def draw_mask(self, cases: int, size: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-        """Masks for a batch: bool [b, p, d, h, w] on the grid of cells, the same for all phases where so configured.
+    def draw_mask(self, cases: int, size: Triple, generator: torch.Generator) -> Tensor:
+        """Masks for a batch, on the grid of cells: bool [b, p, d, h, w], the same for all phases where
+        configured.
 
         Args:
             cases: b.

@@ -16,8 +16,9 @@ class Layout:
 
     Attributes:
         canvas: tokens of the dense map along D, H, W.
-        bricks: number and size (D, H, W) of the bricks in which the tokens stand in memory: one brick per sample
-            when dense, one per visible cell when packed. Strided layers (kernel = stride) work brick by brick.
+        bricks: number and size (D, H, W) of the bricks in which the tokens stand in memory: one brick per
+            sample when dense, one per visible cell when packed. Strided layers (kernel = stride) work brick
+            by brick.
         rows: packed only: the row of each token in the dense maps of all samples, [n * t] int64.
         mask_nt1: masked dense only: 1 at tokens of visible cells, 0 elsewhere.
         fast: whether to use this package's CPU kernels instead of torch's own.
@@ -68,6 +69,11 @@ def packed_layout(samples: int, grid: Triple, cell: Triple, visible_ndhw: Tensor
     ww = (at[:, 3, None] * cell[2] + steps[2])[:, None, None, :]
     rows = ((at[:, 0, None, None, None] * d + dd) * h + hh) * w + ww
     return Layout((d, h, w), (len(at), *cell), rows.reshape(-1), None, fast)
+
+
+def hide(x_ntc: Tensor, layout: Layout) -> Tensor:
+    """The tokens with those of masked cells set to zero, where there are any."""
+    return x_ntc if layout.mask_nt1 is None else x_ntc * layout.mask_nt1
 
 
 def scatter(x_ntc: Tensor, layout: Layout) -> Tensor:

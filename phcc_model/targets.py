@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from phcc_model.masking import patchify
+from phcc_model.sparse import Triple
 
 Target = Literal["norm-pix", "raw", "norm-across-phases"]
 
 EPSILON = 1e-6
 FLAT = 0.01
-"""A patch whose spread is below this share of its volumes' spread is near-constant: padding, air, a clipped tail."""
+"""A patch whose spread is below this share of its volume's is near-constant: padding, air, a clipped tail."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,13 @@ class PatchTargets:
     useful_bpk: Tensor
 
 
-def patch_targets(
-    volumes_bpdhw: Tensor, present_bp: Tensor, patch: tuple[int, int, int], target: Target
-) -> PatchTargets:
+def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, target: Target) -> PatchTargets:
     """Cut volumes into patches and normalise them.
 
-    `norm-pix` [F: MAE]: each patch by its own mean and standard deviation. `raw`: as they are. `norm-across-phases`
-    [R]: by mean and standard deviation over all present phases of the case at that cell, so that the enhancement
-    from phase to phase stays in the target. Near-constant patches are left out: dividing by their spread would
-    make a target of their noise.
+    `norm-pix` [F: MAE]: each patch by its own mean and standard deviation. `raw`: as they are.
+    `norm-across-phases` [R]: by mean and standard deviation over all present phases of the case at that cell,
+    so that the enhancement from phase to phase stays in the target. Near-constant patches are left out:
+    dividing by their spread would make a target of their noise.
 
     Args:
         volumes_bpdhw: normalised volumes.
@@ -60,15 +59,13 @@ def patch_targets(
     cut = patchify(volumes_bpdhw.flatten(0, 1)[:, None], patch)
     voxels_bpkv = cut.view(b, p, *cut.shape[1:])
     there_bp11 = present_bp[:, :, None, None]
-    pooled = (1, 3) if target == "norm-across-phases" else (3,)
-    mean, variance = _moments(voxels_bpkv, there_bp11, pooled)
-    _, spread = _moments(voxels_bpkv, there_bp11, (1, 2, 3) if target == "norm-across-phases" else (2, 3))
-    useful_bpk = (present_bp[:, :, None] & (variance > FLAT**2 * spread)[..., 0]).expand(
-        voxels_bpkv.shape[:3]
-    )
+    across = (1,) if target == "norm-across-phases" else ()
+    mean, variance = _moments(voxels_bpkv, there_bp11, (*across, 3))
+    _, whole = _moments(voxels_bpkv, there_bp11, (*across, 2, 3))
+    useful_bpk = (there_bp11 & (variance > FLAT**2 * whole))[..., 0]
+    std = (variance + EPSILON).sqrt()
     if target == "raw":
-        mean, variance = torch.zeros_like(mean), torch.ones_like(variance)
-    std = (variance + EPSILON).sqrt() if target != "raw" else variance
+        mean, std = torch.zeros_like(mean), torch.ones_like(std)
     shape = (*voxels_bpkv.shape[:3], 1)
     return PatchTargets((voxels_bpkv - mean) / std, mean.expand(shape), std.expand(shape), useful_bpk)
 

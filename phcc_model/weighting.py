@@ -1,9 +1,10 @@
 """Sample weights that decorrelate the features of a batch (METHOD [R]; hypothesis: StableNet).
 
-Zhang et al., *Deep Stable Learning for Out-Of-Distribution Generalization*, CVPR 2021: weights are learned, batch
-by batch, so that random Fourier features of any two channels are uncorrelated under them. Here they weigh each
-case's reconstruction loss, so that what the encoder is trained on is less redundant. What is ours: features are
-standardised before the cosine, weights are bounded, and the gain is measured on cosines drawn apart.
+Zhang et al., *Deep Stable Learning for Out-Of-Distribution Generalization*, CVPR 2021: weights are learned,
+batch by batch, so that random Fourier features of any two channels are uncorrelated under them. Here they
+weigh each case's reconstruction loss, so that what the encoder is trained on is less redundant. What is ours:
+features are standardised before the cosine, weights are bounded, and the gain is measured on cosines drawn
+apart.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class SampleWeights:
     Attributes:
         weights_b: float32, sum 1.
         effective_fraction: effective sample size 1 / sum(w^2) over the number of cases: 1 is uniform.
-        decorrelation: mean squared off-diagonal covariance of Fourier features under the weights, on held-out draws.
+        decorrelation: mean squared off-diagonal covariance of Fourier features under the weights, on held-out
+            draws.
         decorrelation_uniform: the same under uniform weights.
     """
 
@@ -189,18 +191,21 @@ def decorrelation_gradient(weights_n: Tensor, h_knr: Tensor) -> Tensor:
 def bounded(logits_n: Tensor, maximum: float) -> Tensor:
     """The softmax, brought under the bound: no weight above `maximum` / n, sum 1.
 
-    It is the nearest such distribution in the sense of Kullback and Leibler: min(bound, t softmax) for the one t
-    that makes the sum 1. Found by fixing what lies above the bound and scaling up the rest, until nothing does.
+    It is the nearest such distribution in the sense of Kullback and Leibler: min(bound, t softmax) for the
+    one t that makes the sum 1. Found by fixing what lies above the bound and scaling up the rest, until
+    nothing does.
     """
-    weights_n = torch.softmax(logits_n, 0)
+    # The floor keeps the rest from having no mass to scale up; the bound is then reached all the same.
+    weights_n = torch.softmax(logits_n, 0).clamp_min(TINY)
+    weights_n = weights_n / weights_n.sum()
     bound = maximum / len(weights_n)
     at_bound_n = torch.zeros_like(weights_n, dtype=torch.bool)
     while bool(((weights_n > bound) & ~at_bound_n).any()):
         at_bound_n |= weights_n >= bound
         left = 1.0 - bound * int(at_bound_n.sum())
         free_n = torch.where(at_bound_n, 0.0, weights_n)
-        weights_n = torch.where(at_bound_n, bound, free_n * (left / free_n.sum().clamp_min(TINY)))
-    return weights_n.clamp_min(TINY)
+        weights_n = torch.where(at_bound_n, bound, free_n * (left / free_n.sum()))
+    return weights_n
 
 
 def standardised(x_nr: Tensor) -> Tensor:

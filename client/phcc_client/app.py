@@ -7,8 +7,11 @@ the coordinator.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +26,10 @@ from phcc_model.contract.messages import CardOrder, EvaluateOrder, TrainOrder
 from phcc_model.errors import ConfigError
 
 log = logging.getLogger("phcc_client")
+
+ERROR_LOG = "errors.log"
+"""In the site's folder: what went wrong, in full. It never leaves."""
+UNKNOWN = "unknown"
 
 Order = TypeVar("Order", bound=wire.Message)
 Locate = Callable[[Context], Session]
@@ -56,15 +63,23 @@ def answer(
     act: Callable[[Session, Order], wire.Message],
 ) -> Message:
     """Read an order, act on it, and answer with the reply or with a scrubbed failure."""
-    site = "unknown"
+    session: Session | None = None
     try:
         session = locate(context)
-        site = session.name
         reply = act(session, read_order(message.content, kind))
     except Exception as error:  # noqa: BLE001 - nothing of an exception's text may leave the site
         log.exception("the order could not be carried out")
-        reply = failure_of(error, site)
+        if session is not None:
+            write_down(session.folder, error)
+        reply = failure_of(error, session.name if session is not None else UNKNOWN)
     return Message(content=write_reply(reply), reply_to=message)
+
+
+def write_down(folder: Path, error: Exception) -> None:
+    """Append an error, whole, to the site's own log: a client's process keeps no other."""
+    text = "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError), (folder / ERROR_LOG).open("a", encoding="utf-8") as stream:
+        stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
 
 
 def serve(client_app: ClientApp, locate: Locate) -> None:

@@ -192,7 +192,7 @@ class Session:
         return counts, {
             "loss": result.loss,
             "weighted_loss": result.weighted_loss,
-            "effective_sample_size": result.effective_sample_size,
+            "effective_sample_size": result.effective_fraction,
             "effective_rank": result.effective_rank,
             "decorrelation_weighted": result.decorrelation_weighted,
             "decorrelation_uniform": result.decorrelation_uniform,

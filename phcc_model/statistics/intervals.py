@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.special import betaincinv
+from scipy.stats import norm
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def normal_quantile(confidence: float) -> float:
 def exact_proportion(
     successes: int, trials: int, *, confidence: float = 0.95, of: str = "cases"
 ) -> Proportion:
-    """A share with its Clopper-Pearson interval (Clopper & Pearson, Biometrika 1934), by SciPy.
+    """A share with its exact interval (Clopper & Pearson, Biometrika 1934;26:404-413).
 
     The trials are taken as independent: with several cases of one patient the interval is too narrow.
 
@@ -53,8 +54,10 @@ def exact_proportion(
     """
     if trials == 0:
         return Proportion(None, None, None, 0, 0, f"no {of}")
-    limits = binomtest(successes, trials).proportion_ci(confidence, method="exact")
-    return Proportion(successes / trials, float(limits.low), float(limits.high), successes, trials)
+    tail, failures = (1.0 - confidence) / 2.0, trials - successes
+    low = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, failures, 1.0 - tail)) if failures else 1.0
+    return Proportion(successes / trials, low, high, successes, trials)
 
 
 def newcombe_auc_interval(

@@ -26,8 +26,8 @@ STAGE = "finetune"
 
 CPU_VOLUMES = 16
 """Volumes of one forward and backward pass on a CPU. Larger activations are given back to the system and
-fetched again page by page: measured, 64 at once take up to twice as long per volume, and four times the memory.
-No layer looks across cases, so the gradient of the batch is the sum over its pieces."""
+fetched again page by page: measured, 64 at once take up to twice as long per volume, and four times the
+memory. No layer looks across cases, so the gradient of the batch is the sum over its pieces."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class PretrainRoundResult:
         cases: cases trained on in each epoch.
         patients: their patients.
         steps: optimiser steps.
-        effective_sample_size: 1 / sum(w^2) over the batch's cases, as a share: 1 is uniform weights.
+        effective_fraction: 1 / sum(w^2) over the batch's cases, as a share: 1 is uniform weights.
         decorrelation_weighted: mean squared off-diagonal covariance under the weights, on held-out draws.
         decorrelation_uniform: the same under uniform weights: the weights earn their keep below it.
         effective_rank: see `effective_rank`, of the last epoch's features: near 1, the encoder has collapsed.
@@ -51,7 +51,7 @@ class PretrainRoundResult:
     cases: int
     patients: int
     steps: int
-    effective_sample_size: float
+    effective_fraction: float
     decorrelation_weighted: float
     decorrelation_uniform: float
     effective_rank: float
@@ -193,7 +193,7 @@ class _Log:
             cases=self.cases,
             patients=self.patients,
             steps=steps,
-            effective_sample_size=float(np.mean([w.effective_fraction for w in self.weights])),
+            effective_fraction=float(np.mean([w.effective_fraction for w in self.weights])),
             decorrelation_weighted=float(np.mean([w.decorrelation for w in self.weights])),
             decorrelation_uniform=float(np.mean([w.decorrelation_uniform for w in self.weights])),
             effective_rank=effective_rank(np.concatenate(self.features)),

@@ -17,6 +17,7 @@ app = typer.Typer(
     cls=DefaultCommandGroup,
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Simulate a federated pHCC-SSL study on one machine.\n\n"
     "Example: phcc-simulate configs/demo.yaml --out runs/demo",

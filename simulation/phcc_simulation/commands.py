@@ -6,17 +6,19 @@ import csv
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from phcc_client.session import Runtime, Session
+from phcc_model.command_line import EXIT_ERROR, errors
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, StorageError
 from phcc_model.study_file import dump_study, load_study
 from phcc_server.report.schema import Summary
-from phcc_server.report.table import results_table
+from phcc_server.report.table import result_table
 from phcc_simulation.arms import plan_arms
 from phcc_simulation.federation import MemorySites
 from phcc_simulation.journal import Journal
@@ -66,9 +68,7 @@ def run_study(
         journal.path.unlink(missing_ok=True)
         runtime = Runtime(device, threads)
         if in_memory:
-            StudyRun(study, out, runtime, jobs, journal).run(_sessions(runtime))
-            for event in journal.new_events():
-                screen.event(event)
+            StudyRun(study, out, runtime, jobs, Journal(journal.path, screen.event)).run(_sessions(runtime))
         else:
             screen.note(
                 f"starting Flower: {len(workspace.centres)} virtual centres, {side_by_side} at a time, "
@@ -78,11 +78,11 @@ def run_study(
             for event in launch(plan, journal):
                 screen.event(event)
     summary = Summary.model_validate_json((out / "summary.json").read_text(encoding="utf-8"))
-    console.print(results_table(summary))
+    console.print(result_table(summary))
     console.print(f"report  {out / 'report.html'}\nfigures {out / 'summary.json'}", soft_wrap=True)
 
 
-def _sessions(runtime: Runtime):  # type: ignore[no-untyped-def]
+def _sessions(runtime: Runtime) -> Callable[[Workspace], MemorySites]:
     def federated(workspace: Workspace) -> MemorySites:
         return MemorySites({c: Session(workspace.site(c), c, runtime) for c in workspace.centres})
 
@@ -142,11 +142,21 @@ def check_phantom(study_name: str, overrides: Sequence[str], cases: int, jobs: i
         report = check_visibility(
             study.data.phantom,
             cases=cases,
-            progress=lambda done, total: screen.files("training on each sign", done, total),
+            jobs=jobs,
+            progress=screen.files,
         )
-    console.print(report.table())
+    header, *rows = report.table()
+    table = Table(*header, title="AUC on unseen synthetic patients, by what the network sees")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"arterial over portal venous contrast, one number: AUC {report.ratio_auc:.3f} for the label")
+    for name, value in report.best_possible.items():
+        console.print(f"best possible AUC, {name}: {value:.3f}")
+    for failure in report.failures:
+        errors.print(f"[bold red]does not hold:[/] {failure}")
     if not report.passed:
-        sys.exit(1)
+        sys.exit(EXIT_ERROR)
 
 
 def predict_npz(run: Path, npz: Path, array: str, arm: str, out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,16 @@ class Event:
 
 
 class Journal:
-    """Appends events to a file, and reads those that are new."""
+    """Appends events to a file, and reads those that are new.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        echo: called with every event that is written here, for who watches in the same process.
+    """
+
+    def __init__(self, path: Path, echo: Callable[[Event], None] | None = None) -> None:
         self.path = path
+        self._echo = echo
         self._read = 0
 
     def write(self, kind: str, **fields: Any) -> None:
@@ -44,7 +50,8 @@ class Journal:
         Raises:
             StorageError: the line could not be written.
         """
-        line = json.dumps({"kind": kind, "at": round(time.time(), 3), **fields}, ensure_ascii=False)
+        at = round(time.time(), 3)
+        line = json.dumps({"kind": kind, "at": at, **fields}, ensure_ascii=False)
         try:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
@@ -54,6 +61,8 @@ class Journal:
                 where=str(self.path),
                 remedy="Free some space or choose another --out",
             ) from error
+        if self._echo is not None:
+            self._echo(Event(kind, fields, at))
 
     def new_events(self) -> Iterator[Event]:
         """Events appended since the last call; a line still being written is left for the next."""

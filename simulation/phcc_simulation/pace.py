@@ -57,7 +57,7 @@ class Pace:
 def in_words(seconds: float | None) -> str:
     """Seconds as a person would say them: ``40 s``, ``3 min``, ``1 h 20 min``."""
     if seconds is None:
-        return "estimating"
+        return "unknown"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -15,7 +15,7 @@ from phcc_model.contract import keys
 from phcc_model.study_file import dump_study
 from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import Ledger
-from phcc_server.report import write_report
+from phcc_server.report.page import write_report
 from phcc_server.report.schema import Summary
 from phcc_server.report.summary import ScoredCase, build_summary
 from phcc_server.store import write_atomically

@@ -57,10 +57,10 @@ class Screen:
 
     def files(self, what: str, done: int, total: int) -> None:
         """Progress of work on files."""
-        now = time.monotonic()
         if what != self._what or self._task is None:
             self._start(what, total)
-        left = (now - self._began) / done * (total - done) if done else None
+        now = time.monotonic()
+        left = (now - self._began) / done * (total - done) if done > 1 else None
         self._show(what, done, total, left)
         if not self._live and (done == total or now - self._said > LINE_EVERY_S):
             self._said = now
@@ -96,7 +96,7 @@ class Screen:
     def _start(self, what: str, total: int) -> None:
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._what, self._began, self._said = what, time.monotonic(), 0.0
+        self._what, self._began, self._said = what, time.monotonic(), time.monotonic()
         self._task = self._bar.add_task(what, total=total, left="")
 
     def _show(self, what: str, done: int, total: int, left: float | None) -> None:

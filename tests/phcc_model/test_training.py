@@ -68,7 +68,7 @@ def tiny_study(**sections: dict[str, Any]) -> StudyConfig:
 
 
 def tiny_cases(n: int = 20, *, seed: int = 0, labels: tuple[int, ...] = (0, 1)) -> CaseSet:
-    """Sloping volumes, an enhancing lesion in positives, every fifth lacks a phase, two cases to a patient."""
+    """Sloping volumes, a bright lesion in positives, every fifth lacks a phase, two cases to a patient."""
     rng = np.random.default_rng(seed)
     label = np.array([labels[i % len(labels)] for i in range(n)], np.int8)
     lesion = np.zeros((n, *GRID), np.uint8)
@@ -159,7 +159,7 @@ def test_pre_training_lowers_the_loss_on_cases_it_has_not_seen() -> None:
     after = pretrain_loss(model, held_out, study, device=CPU)
     assert after < 0.9 * before
     assert result.effective_rank > 1.5
-    assert 0.0 < result.effective_sample_size <= 1.0
+    assert 0.0 < result.effective_fraction <= 1.0
 
 
 def test_pre_training_loss_is_the_same_however_often_and_in_whatever_batches() -> None:
@@ -185,8 +185,8 @@ def test_uniform_weights_are_plain_fcmae() -> None:
     assert same(ends[0][0], ends[1][0])
     assert not same(ends[0][0], ends[2][0])
     assert ends[0][1].loss == pytest.approx(ends[0][1].weighted_loss, rel=1e-5)
-    assert ends[0][1].effective_sample_size == pytest.approx(1.0)
-    assert ends[2][1].effective_sample_size < 0.999
+    assert ends[0][1].effective_fraction == pytest.approx(1.0)
+    assert ends[2][1].effective_fraction < 0.999
 
 
 def test_the_memory_of_the_weighting_goes_on_from_round_to_round() -> None:
@@ -378,14 +378,15 @@ def test_a_batch_in_pieces_is_the_batch(phases: str, monkeypatch: pytest.MonkeyP
     sharp["classifier"]["dropout"] = 0.0  # chance is drawn piece by piece
     study = tiny_study(model=sharp)
     model = start("finetune", study)
-    begin, ends = weights(model), []
+    begin, losses, gradients = weights(model), [], []
     for volumes in (1, 6, 1000):
         monkeypatch.setattr(finetuning, "CPU_VOLUMES", volumes)
         model.load_state_dict(begin)
-        result = run("finetune", model, tiny_cases(8), study)
-        ends.append(result.loss)
-    assert ends[0] == pytest.approx(ends[2], rel=1e-5)
-    assert ends[1] == pytest.approx(ends[2], rel=1e-5)
+        losses.append(run("finetune", model, tiny_cases(8), study).loss)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    for loss, gradient in zip(losses[:2], gradients[:2], strict=True):
+        assert loss == pytest.approx(losses[2], rel=1e-5)
+        torch.testing.assert_close(gradient, gradients[2], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)

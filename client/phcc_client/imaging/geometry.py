@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import affine_transform
 
 from phcc_client.imaging.case import Box, Index
-from phcc_client.imaging.itk import resample
 from phcc_model.config import CropSettings
 
 MARGIN_VOXELS = 2
@@ -90,14 +90,17 @@ class Placement:
         Returns:
             float32 of the crop's size.
         """
-        if (
-            region_dhw.shape == self.size_dhw
-            and np.allclose(self.step_dhw, 1)
-            and np.allclose(self.first_dhw, 0)
-        ):
-            return region_dhw
         start = np.array([part.start for part in self.region])
-        return resample(region_dhw, self.size_dhw, self.first_dhw - start, self.step_dhw, nearest=nearest)
+        sampled: NDArray[np.float32] = affine_transform(
+            region_dhw,
+            self.step_dhw,
+            offset=self.first_dhw - start,
+            output_shape=self.size_dhw,
+            output=np.float32,
+            order=0 if nearest else 1,
+            mode="nearest",
+        )
+        return sampled
 
 
 def centred_box(sizes_mm_dhw: NDArray[np.float64], crop: CropSettings) -> NDArray[np.uint8]:
@@ -110,7 +113,8 @@ def centred_box(sizes_mm_dhw: NDArray[np.float64], crop: CropSettings) -> NDArra
     lines = []
     for size, n, spacing in zip(sizes_mm_dhw, crop.size, crop.spacing_mm, strict=True):
         away = np.abs(np.arange(n) - (n - 1) / 2) * spacing
-        lines.append((away <= size / 2) | (away == away.min()))
+        # A voxel centred on the box's border, to rounding, counts as inside.
+        lines.append((away <= size / 2 + 1e-6) | (away == away.min()))
     d, h, w = lines
     box: NDArray[np.bool_] = d[:, None, None] & h[None, :, None] & w[None, None, :]
     return box.astype(np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,38 +66,6 @@ def read_information(path: Path) -> NiftiInformation:
         # ITK writes where in its sources it failed; the last line, after the object's address, says why.
         why = str(error).strip().splitlines()[-1].rsplit("): ", 1)[-1].strip()
         raise ValueError(why) from error
-
-
-def resample(
-    region_dhw: NDArray[np.float32],
-    size_dhw: Sequence[int],
-    first_dhw: NDArray[np.float64],
-    step_dhw: NDArray[np.float64],
-    *,
-    nearest: bool = False,
-) -> NDArray[np.float32]:
-    """A regular grid of places in an array, linearly interpolated; beyond the array its edge goes on.
-
-    Args:
-        region_dhw: the array.
-        size_dhw: of the result.
-        first_dhw: the continuous index of the result's voxel (0, 0, 0).
-        step_dhw: voxels of the array between voxels of the result.
-        nearest: take the nearest voxel instead.
-    """
-    result = _ITK.Resample(
-        _ITK.GetImageFromArray(np.ascontiguousarray(region_dhw)),
-        [int(n) for n in size_dhw[::-1]],
-        _ITK.Transform(),
-        _ITK.sitkNearestNeighbor if nearest else _ITK.sitkLinear,
-        first_dhw[::-1].tolist(),
-        step_dhw[::-1].tolist(),
-        np.eye(3).ravel().tolist(),
-        0.0,
-        _ITK.sitkFloat32,
-        True,  # outside: the nearest voxel
-    )
-    return np.asarray(_ITK.GetArrayFromImage(result), dtype=np.float32)
 
 
 def distance_to(

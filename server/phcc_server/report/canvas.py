@@ -111,8 +111,8 @@ def colour(index: int) -> str:
 
 
 def dash(index: int) -> Any:
-    """A line style for the n-th of several series, another one when the colours begin anew."""
-    return DASHES[(index // len(COLOURS) + index) % len(DASHES)]
+    """A line style for the n-th of several series; four of them beside seven colours make 28 pairs."""
+    return DASHES[index % len(DASHES)]
 
 
 def marker(index: int) -> str:

@@ -21,33 +21,20 @@ from phcc_server.report.canvas import (
     marker,
 )
 from phcc_server.report.schema import (
-    EXTERNAL,
     INTERNAL,
     TEST_SPLITS,
-    TRAIN,
-    VALIDATION,
     ArmResult,
     SplitCount,
     Summary,
 )
 from phcc_server.report.summary import ScoredCase, centre_split
+from phcc_server.report.wording import split_title
 
 MOST_ARMS = 7
 """Arms drawn in one set of curves, as many as there are colours; the forest plot has them all."""
 
 _MOST_ROWS = 36
 _BINS = 20
-
-
-def split_title(split: str) -> str:
-    """A split as a heading."""
-    names = {
-        TRAIN: "training patients",
-        VALIDATION: "validation patients",
-        INTERNAL: "internal test",
-        EXTERNAL: "external test",
-    }
-    return names.get(split, split)
 
 
 def roc_pictures(summary: Summary, scored: Sequence[ScoredCase]) -> list[Picture]:

@@ -14,13 +14,7 @@ from pydantic import JsonValue
 from phcc_server.report import wording
 from phcc_server.report.canvas import Picture
 from phcc_server.report.curves import stage_title, training_pictures, weighting_pictures
-from phcc_server.report.figures import (
-    forest_pictures,
-    roc_pictures,
-    score_pictures,
-    split_picture,
-    split_title,
-)
+from phcc_server.report.figures import forest_pictures, roc_pictures, score_pictures, split_picture
 from phcc_server.report.schema import TEST_SPLITS, TRAIN, ArmResult, PairedResult, RoundSummary, Summary
 from phcc_server.report.summary import ScoredCase
 from phcc_server.report.table import result_rows, table_title
@@ -143,7 +137,7 @@ def _paired_row(pair: PairedResult) -> list[str]:
         difference = f"{wording.signed(pair.delta)} ({wording.limits(pair.ci)})"
     return [
         f"{pair.a} minus {pair.b}",
-        split_title(pair.split),
+        wording.split_title(pair.split),
         difference,
         wording.p_value(pair.p) if pair.p is not None else (pair.reason or wording.DASH),
         wording.limits(pair.bootstrap_ci),
@@ -170,7 +164,7 @@ def _operating_table(summary: Summary) -> TableView:
             row = [_or_reason(result, "threshold", 3)]
             row += [_or_reason(result, name) for name in ("sensitivity", "specificity", "ppv", "npv")]
             row += [_or_reason(result, "brier", 3), _or_reason(result, "calibration_slope")]
-            rows.append([arm, split_title(split), *row])
+            rows.append([arm, wording.split_title(split), *row])
     return TableView(header, rows)
 
 
@@ -195,7 +189,7 @@ def _gap_table(summary: Summary) -> TableView | None:
         ]
         rows.append([arm, wording.figure(training), *gaps])
     return TableView(
-        ["arm", "AUC in training", *(f"{split_title(s)} minus training" for s in TEST_SPLITS)], rows
+        ["arm", "AUC in training", *(f"{wording.split_title(s)} minus training" for s in TEST_SPLITS)], rows
     )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from phcc_server.report.figures import split_title
 from phcc_server.report.schema import TRAIN, VALIDATION, ArmResult, Summary
-from phcc_server.report.wording import UNDEFINED, estimate, figure
+from phcc_server.report.wording import UNDEFINED, estimate, figure, split_title
 
 CEILING = "best possible"
 

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from phcc_server.report.figures import split_title
-from phcc_server.report.schema import TEST_SPLITS, Limits, PairedResult, Summary
+from phcc_server.report.schema import (
+    EXTERNAL,
+    INTERNAL,
+    TEST_SPLITS,
+    TRAIN,
+    VALIDATION,
+    Limits,
+    PairedResult,
+    Summary,
+)
 
 DASH = "–"
 UNDEFINED = "not defined"
 
 _SMALLEST_P = 0.001
 _MOST_LINES = 4
+
+
+def split_title(split: str) -> str:
+    """A split as a heading."""
+    names = {
+        TRAIN: "training patients",
+        VALIDATION: "validation patients",
+        INTERNAL: "internal test",
+        EXTERNAL: "external test",
+    }
+    return names.get(split, split)
 
 
 def figure(value: float | None, digits: int = 2) -> str:

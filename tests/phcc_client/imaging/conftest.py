@@ -72,7 +72,9 @@ def write_lld(write_nifti: WriteNifti) -> WriteLld:
             information[patient] = []
             for number, (phase, (array, low, high)) in enumerate(phases.items()):
                 # The file's own spacing is wrong on purpose: the annotation's counts.
-                write_nifti(folder / "images" / patient / "study" / f"s{number}.nii.gz", array, (9.0, 9.0, 9.0))
+                write_nifti(
+                    folder / "images" / patient / "study" / f"s{number}.nii.gz", array, (9.0, 9.0, 9.0)
+                )
                 corners = {"z_min": low[0], "z_max": high[0] - 1, "y_min": low[1], "y_max": high[1]}
                 corners |= {"x_min": low[2], "x_max": high[2]}
                 information[patient].append(
@@ -86,7 +88,9 @@ def write_lld(write_nifti: WriteNifti) -> WriteLld:
                         "origin": [0, 0, 0],
                         "annotation": {
                             "num_targets": 1,
-                            "lesion": {"0": {"category": "Hepatocellular_carcinoma", "bbox": {"3D_box": corners}}},
+                            "lesion": {
+                                "0": {"category": "Hepatocellular_carcinoma", "bbox": {"3D_box": corners}}
+                            },
                         },
                     }
                 )

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
@@ -30,10 +30,12 @@ def placed(
 
 def millimetres(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> NDArray[np.float64]:
     """(3, d, h, w): where every voxel of a volume lies."""
-    return np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip(shape, spacing, strict=True)], indexing="ij"))
+    return np.stack(
+        np.meshgrid(*[np.arange(n) * s for n, s in zip(shape, spacing, strict=True)], indexing="ij")
+    )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(shape=shapes, spacing=spacings, share=shares, target=spacings, axis=st.integers(0, 2))
 def test_a_ramp_in_mm_lands_where_it_should(
     shape: tuple[int, int, int],
@@ -50,10 +52,10 @@ def test_a_ramp_in_mm_lands_where_it_should(
     steps = np.arange(crop.size[axis]) - (crop.size[axis] - 1) / 2
     expected = np.clip(centre_mm + steps * target[axis], 0, (shape[axis] - 1) * spacing[axis])
     along = np.moveaxis(sampled, axis, -1)
-    np.testing.assert_allclose(along, np.broadcast_to(expected, along.shape), atol=0.02 * spacing[axis])
+    np.testing.assert_allclose(along, np.broadcast_to(expected, along.shape), atol=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(shape=shapes, spacing=spacings, share=shares, target=spacings, seed=st.integers(0, 99))
 def test_reading_the_region_only_changes_nothing(
     shape: tuple[int, int, int],
@@ -67,7 +69,7 @@ def test_reading_the_region_only_changes_nothing(
     volume = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     places = np.stack(np.meshgrid(*[at.at(a) for a in range(3)], indexing="ij"))
     whole = map_coordinates(volume.astype(np.float64), places, order=1, mode="nearest")
-    np.testing.assert_allclose(at.sample(volume[at.region]), whole, atol=2e-3)
+    np.testing.assert_allclose(at.sample(volume[at.region]), whole, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,7 +89,6 @@ def test_a_blob_off_the_box_s_centre_lands_within_a_tenth_of_a_voxel(
     centre_mm = 12 + np.array(share) * (volume_mm - 24)  # the blob is whole, the crop may well be cut off
     places = millimetres((shape[0], shape[1], shape[2]), spacing)
     away = places - (centre_mm + np.array(offset_mm))[:, None, None, None]
-    assume(np.all(np.array(crop.size) * np.array(crop.spacing_mm) / 2 > 16))
     blob = np.exp(-0.5 * (away**2).sum(axis=0) / 2.5**2).astype(np.float32)
     at = Placement.around(
         centre_mm / np.array(spacing), (shape[0], shape[1], shape[2]), np.array(spacing), crop
@@ -125,7 +126,6 @@ def test_a_fitted_image_fills_the_crop_and_an_equal_one_is_left_alone() -> None:
     crop = CropSettings(size=(4, 6, 8), spacing_mm=(1.0, 1.0, 1.0))
     volume = np.random.default_rng(0).standard_normal((4, 6, 8)).astype(np.float32)
     at = Placement.fitted((4, 6, 8), crop)
-    assert at.sample(volume[at.region]) is not None
     assert np.array_equal(at.sample(volume[at.region]), volume)
     double = np.repeat(np.repeat(np.repeat(volume, 2, 0), 2, 1), 2, 2)
     at = Placement.fitted((8, 12, 16), crop)
@@ -133,7 +133,7 @@ def test_a_fitted_image_fills_the_crop_and_an_equal_one_is_left_alone() -> None:
     assert at.inside_dhw.all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sizes=st.tuples(*[st.floats(0.0, 40.0)] * 3))
 def test_a_centred_box_has_its_size_to_a_voxel_and_is_symmetric(sizes: tuple[float, float, float]) -> None:
     crop = CropSettings(size=(12, 15, 16), spacing_mm=(3.0, 1.6, 1.5))

@@ -147,9 +147,7 @@ def test_the_surroundings_speak_for_the_liver_even_where_the_lesion_fills_the_cr
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    spacing=st.tuples(*[st.floats(0.5, 4.0)] * 3), seed=st.integers(0, 50), share=st.floats(0.02, 0.6)
-)
+@given(spacing=st.tuples(*[st.floats(0.5, 4.0)] * 3), seed=st.integers(0, 50), share=st.floats(0.02, 0.6))
 def test_signed_distance_is_exact_on_both_sides(
     spacing: tuple[float, float, float], seed: int, share: float
 ) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, binom, binomtest
+from scipy.stats import binom, binomtest
 
 from phcc_model.errors import DataError
 from phcc_model.statistics import exact_proportion, newcombe_auc_interval, operating_point
@@ -24,11 +24,10 @@ def test_exact_limits_leave_half_the_error_on_each_side(trials: int, data, confi
     assert share.low <= share.value <= share.high
     if successes > 0:
         assert binom.sf(successes - 1, trials, share.low) == pytest.approx(tail, rel=1e-6)
-        assert share.low == pytest.approx(beta.ppf(tail, successes, trials - successes + 1), rel=1e-9)
     if successes < trials:
         assert binom.cdf(successes, trials, share.high) == pytest.approx(tail, rel=1e-6)
     expected = binomtest(successes, trials).proportion_ci(confidence, method="exact")
-    assert (share.low, share.high) == (expected.low, expected.high)
+    assert (share.low, share.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_nothing_counted_is_not_defined() -> None:

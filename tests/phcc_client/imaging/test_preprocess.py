@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from phcc_client.imaging.case import Box, PhaseImage, RawCase
+from phcc_client.imaging.preprocess import prepare
+from phcc_model.config import DataSettings, Phase
+from phcc_model.errors import CaseError
+
+SPACING = (3.0, 1.5, 1.5)
+SHAPE = (14, 40, 44)
+PHASES: tuple[Phase, ...] = ("pre-contrast", "arterial", "portal-venous", "delayed")
+
+
+def study(**changes: object) -> DataSettings:
+    crop = {"size": (8, 16, 16), "spacing_mm": (3.0, 1.5, 1.5)}
+    return DataSettings.model_validate({"crop": crop, "smoothing_voxels": 0.0, **changes})
+
+
+def blob(
+    centre: tuple[float, float, float], width_mm: float = 4.0, level: float = 300
+) -> NDArray[np.float32]:
+    """A bright blob on a textured ground, its centre in continuous voxel indices."""
+    d, h, w = (np.arange(n) - c for n, c in zip(SHAPE, centre, strict=True))
+    away = (d[:, None, None] * 3) ** 2 + (h[None, :, None] * 1.5) ** 2 + (w[None, None, :] * 1.5) ** 2
+    ground = np.random.default_rng(5).uniform(-1, 1, SHAPE)
+    return (200 + ground + level * np.exp(-0.5 * away / width_mm**2)).astype(np.float32)
+
+
+def around(centre: tuple[int, int, int], half: tuple[int, int, int] = (2, 4, 4)) -> Box:
+    low = tuple(c - h for c, h in zip(centre, half, strict=True))
+    high = tuple(c + h + 1 for c, h in zip(centre, half, strict=True))
+    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+@pytest.fixture
+def four_phases(tmp_path: Path, write_nifti: Any) -> RawCase:
+    """Breathing moves the lesion by one slice and several voxels from phase to phase; the boxes follow."""
+    images = {}
+    for i, phase in enumerate(PHASES):
+        centre = (6 + i % 2, 18 + i, 20 - i)
+        path = write_nifti(tmp_path / f"{phase}.nii.gz", blob(centre, level=100 * (i + 1)), (9.0, 9.0, 9.0))
+        images[phase] = PhaseImage(phase, path, SPACING, around(centre))
+    return RawCase("c1", "p1", images)
+
+
+def peak(volume: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(volume)), volume.shape))
+
+
+def test_every_phase_is_centred_on_its_own_box(four_phases: RawCase) -> None:
+    prepared = prepare(four_phases, study(normalisation="z-score"))
+    assert prepared.volumes_pdhw.dtype == np.float16
+    assert prepared.volumes_pdhw.shape == (4, 8, 16, 16)
+    assert prepared.present_p.tolist() == [True] * 4
+    for volume in prepared.volumes_pdhw.astype(np.float64):
+        # The middle of an even grid lies between two voxels: the blob is the same on both sides of it.
+        np.testing.assert_allclose(volume[3:5, 7:9, 7:9], volume[3:5, 7:9, 7:9].mean(), rtol=0.03)
+        assert all(m in (n // 2 - 1, n // 2) for m, n in zip(peak(volume), (8, 16, 16), strict=True))
+
+
+def test_the_lesion_is_the_union_of_the_phases_boxes(four_phases: RawCase) -> None:
+    images = dict(four_phases.images)
+    images["delayed"] = replace(images["delayed"], box=around((7, 21, 17), (1, 6, 2)))
+    odd = study(crop={"size": (9, 17, 17), "spacing_mm": SPACING})
+    lesion = prepare(replace(four_phases, images=images), odd).lesion_dhw
+    assert lesion.dtype == np.uint8
+    assert [int(lesion.any(axis=a).sum()) for a in ((1, 2), (0, 2), (0, 1))] == [5, 13, 9]
+
+
+def test_log_ratio_of_a_case_is_enhancement_over_pre_contrast(four_phases: RawCase) -> None:
+    prepared = prepare(four_phases, study(crop={"size": (7, 15, 15), "spacing_mm": SPACING}))
+    middle = prepared.volumes_pdhw[:, 3, 7, 7].astype(float)
+    expected = np.log([300 / 203, 400 / 300, 500 / 300, 600 / 300])
+    np.testing.assert_allclose(middle, expected, atol=0.03)
+
+
+def test_a_missing_phase_is_zero_and_said_to_be_missing(four_phases: RawCase) -> None:
+    images = {p: image for p, image in four_phases.images.items() if p != "portal-venous"}
+    whole = prepare(four_phases, study())
+    prepared = prepare(replace(four_phases, images=images), study())
+    assert prepared.present_p.tolist() == [True, True, False, True]
+    assert not prepared.volumes_pdhw[2].any()
+    assert np.array_equal(prepared.volumes_pdhw[[0, 1, 3]], whole.volumes_pdhw[[0, 1, 3]])
+
+
+def test_a_lesion_at_the_volume_s_edge_is_padded_with_its_edge(tmp_path: Path, write_nifti: Any) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", blob((0, 1, 1)))
+    raw = RawCase("c", "p", {"image": PhaseImage("image", path, SPACING, Box((0, 0, 0), (2, 4, 4)))})
+    volume = prepare(raw, study(phases=("image",), normalisation="none")).volumes_pdhw[0]
+    assert np.isfinite(volume).all()
+    assert np.array_equal(volume[0], volume[2])
+    assert np.array_equal(volume[:, 0], volume[:, 4])
+
+
+def test_files_of_every_orientation_give_the_same_crop(tmp_path: Path) -> None:
+    whd = blob((6, 18, 24)).transpose(2, 1, 0)
+    whd[:, :6] += 500  # something that tells the axes apart
+    original = nibabel.Nifti1Image(whd, np.diag([-1.5, -1.5, 3.0, 1.0]))
+    crops = []
+    for i, (order, signs) in enumerate(
+        [((0, 1, 2), (1, 1, 1)), ((2, 0, 1), (-1, 1, -1)), ((1, 2, 0), (-1, -1, 1))]
+    ):
+        turned = original.as_reoriented(np.array(list(zip(order, signs, strict=True))))
+        path = tmp_path / f"{i}.nii.gz"
+        nibabel.save(turned, path)
+        bright = np.asarray(turned.dataobj).transpose(2, 1, 0).copy()
+        bright[bright > 600] = 0
+        d, h, w = peak(bright)
+        box = around((d, h, w), (1, 1, 1))
+        raw = RawCase("c", "p", {"image": PhaseImage("image", path, box=box)})
+        crops.append(prepare(raw, study(phases=("image",), normalisation="none")).volumes_pdhw)
+    assert np.array_equal(crops[0], crops[1])
+    assert np.array_equal(crops[0], crops[2])
+
+
+def test_phases_without_a_box_find_the_place_in_millimetres(tmp_path: Path, write_nifti: Any) -> None:
+    first = write_nifti(tmp_path / "pre.nii.gz", blob((6, 18, 20)), SPACING, origin=(10.0, -20.0, 5.0))
+    # The same anatomy, the first slices, rows and columns cut off.
+    second = write_nifti(
+        tmp_path / "art.nii.gz", blob((6, 18, 20))[2:, 5:, 4:], SPACING, origin=(16.0, -12.5, 11.0)
+    )
+    images: dict[Phase, PhaseImage] = {
+        "pre-contrast": PhaseImage("pre-contrast", first, box=around((6, 18, 20))),
+        "arterial": PhaseImage("arterial", second),
+    }
+    chosen = study(phases=("pre-contrast", "arterial"), normalisation="none")
+    prepared = prepare(RawCase("c", "p", images), chosen)
+    np.testing.assert_allclose(prepared.volumes_pdhw[0], prepared.volumes_pdhw[1], rtol=2e-3)
+    # The first box counts even where its phase is not of the study.
+    alone = prepare(RawCase("c", "p", images), study(phases=("arterial",), normalisation="none"))
+    assert np.array_equal(alone.volumes_pdhw[0], prepared.volumes_pdhw[1])
+    far = write_nifti(tmp_path / "far.nii.gz", blob((6, 18, 20)), SPACING, origin=(900.0, 0.0, 0.0))
+    images["arterial"] = PhaseImage("arterial", far)
+    with pytest.raises(CaseError, match="lies outside this phase's volume"):
+        prepare(RawCase("c", "p", images), chosen)
+
+
+def test_a_mask_places_the_crop_and_is_the_lesion(tmp_path: Path, write_nifti: Any) -> None:
+    image = write_nifti(tmp_path / "a.nii.gz", blob((6, 18, 20)), SPACING)
+    mask_dhw = np.zeros(SHAPE, dtype=np.uint8)
+    mask_dhw[5:8, 16:21, 19:22] = 3
+    mask_dhw[5, 16, 19] = 0
+    mask = write_nifti(tmp_path / "m.nii.gz", mask_dhw, SPACING)
+    raw = RawCase("c", "p", {"image": PhaseImage("image", image)}, mask=mask)
+    chosen = study(phases=("image",), crop={"size": (7, 15, 15), "spacing_mm": SPACING})
+    lesion = prepare(raw, chosen).lesion_dhw
+    expected = np.zeros((7, 15, 15), dtype=np.uint8)
+    expected[2:5, 5:10, 6:9] = 1
+    expected[2, 5, 6] = 0
+    assert np.array_equal(lesion, expected)
+
+    shifted = write_nifti(tmp_path / "s.nii.gz", mask_dhw, SPACING, origin=(5.0, 0.0, 0.0))
+    with pytest.raises(CaseError, match="the mask's grid is not that of phase image"):
+        prepare(replace(raw, mask=shifted), chosen)
+    empty = write_nifti(tmp_path / "e.nii.gz", np.zeros(SHAPE, dtype=np.uint8), SPACING)
+    with pytest.raises(CaseError, match="mask is empty"):
+        prepare(replace(raw, mask=empty), chosen)
+
+
+def test_a_lesion_smaller_than_a_voxel_of_the_crop_does_not_vanish(tmp_path: Path, write_nifti: Any) -> None:
+    image = write_nifti(tmp_path / "a.nii.gz", blob((6, 18, 20)), SPACING)
+    mask_dhw = np.zeros(SHAPE, dtype=np.uint8)
+    mask_dhw[6, 18, 20] = 1
+    mask = write_nifti(tmp_path / "m.nii.gz", mask_dhw, SPACING)
+    raw = RawCase("c", "p", {"image": PhaseImage("image", image)}, mask=mask)
+    coarse = study(phases=("image",), crop={"size": (4, 8, 8), "spacing_mm": (6.0, 5.0, 5.0)})
+    lesion = prepare(raw, coarse).lesion_dhw
+    assert lesion.any()
+    assert np.argwhere(lesion).mean(axis=0) == pytest.approx([1.5, 3.5, 3.5])
+
+
+def test_without_box_and_mask_the_whole_image_is_the_lesion(tmp_path: Path, write_nifti: Any) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", blob((6.5, 19.5, 21.5)), SPACING)
+    raw = RawCase("c", "p", {"image": PhaseImage("image", path)})
+    prepared = prepare(raw, study(phases=("image",), normalisation="z-score"))
+    assert prepared.lesion_dhw.all()
+    assert all(
+        m in (n // 2 - 1, n // 2) for m, n in zip(peak(prepared.volumes_pdhw[0]), (8, 16, 16), strict=True)
+    )
+
+
+def test_a_binary_shape_in_memory_becomes_its_signed_distance() -> None:
+    grid = np.indices((32, 32, 32)) - 15.5
+    shape = (np.sqrt((grid**2).sum(axis=0)) < 9).astype(np.uint8) * 255
+    raw = RawCase("c", "p", {"image": PhaseImage("image", None, array_dhw=shape, fitted=True)})
+    crop = {"size": (16, 16, 16), "spacing_mm": (2.0, 2.0, 2.0)}
+    chosen = study(phases=("image",), normalisation="signed-distance", crop=crop, clip=2.5)
+    prepared = prepare(raw, chosen)
+    coarse = np.sqrt(((np.indices((16, 16, 16)) - 7.5) ** 2).sum(axis=0)) * 2
+    # One unit is an eighth of the crop's 32 mm.
+    np.testing.assert_allclose(prepared.volumes_pdhw[0], np.clip((9 - coarse) / 4, -2.5, 2.5), atol=0.2)
+    assert np.array_equal(prepared.lesion_dhw == 1, prepared.volumes_pdhw[0] > 0)
+
+
+Spoil = Callable[[NDArray[np.float32]], None]
+
+
+def _nan(a: NDArray[np.float32]) -> None:
+    a[6, 18, 20] = np.nan
+
+
+def _infinite(a: NDArray[np.float32]) -> None:
+    a[6, 18, 20] = np.inf
+
+
+def _constant(a: NDArray[np.float32]) -> None:
+    a[:] = 4.0
+
+
+def _repeated(a: NDArray[np.float32]) -> None:
+    a[7] = a[5]
+
+
+def _dark(a: NDArray[np.float32]) -> None:
+    a -= 1000
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (_nan, "not numbers"),
+        (_infinite, "not numbers"),
+        (_constant, "has the value 4"),
+        (_repeated, "a slice is repeated"),
+        (_dark, "no positive signal"),
+    ],
+)
+def test_spoilt_voxels_end_in_one_line_with_a_remedy(
+    four_phases: RawCase, tmp_path: Path, write_nifti: Any, spoil: Spoil, what: str
+) -> None:
+    array = blob((7, 19, 19))
+    spoil(array)
+    path = write_nifti(tmp_path / "spoilt.nii.gz", array)
+    images = dict(four_phases.images)
+    images["arterial"] = replace(images["arterial"], path=path)
+    with pytest.raises(CaseError, match=what) as caught:
+        prepare(replace(four_phases, images=images), study())
+    assert caught.value.remedy
+    assert caught.value.where in (str(path), "case c1")
+
+
+def test_a_box_outside_the_volume_names_the_file(four_phases: RawCase) -> None:
+    images = dict(four_phases.images)
+    images["delayed"] = replace(images["delayed"], box=Box((5, 18, 30), (8, 24, 50)))
+    with pytest.raises(CaseError, match=r"delayed.nii.gz: .* reaches x = 49, outside the volume's 44 voxels"):
+        prepare(replace(four_phases, images=images), study())
+
+
+def test_no_phase_of_the_study_is_no_case(four_phases: RawCase) -> None:
+    with pytest.raises(CaseError, match="none of the study's phases"):
+        prepare(four_phases, study(phases=("hepatobiliary",)))
+
+
+def test_voxels_too_large_for_sixteen_bits_are_not_made_infinite(tmp_path: Path, write_nifti: Any) -> None:
+    path = write_nifti(tmp_path / "a.nii.gz", blob((6, 18, 20)) * 1e4)
+    raw = RawCase("c", "p", {"image": PhaseImage("image", path, SPACING, around((6, 18, 20)))})
+    with pytest.raises(CaseError, match="too large"):
+        prepare(raw, study(phases=("image",), normalisation="none"))
+    with pytest.raises(CaseError, match="not numbers"):
+        huge = write_nifti(tmp_path / "b.nii.gz", blob((6, 18, 20)).astype(np.float64) * 1e300)
+        prepare(
+            replace(raw, images={"image": PhaseImage("image", huge, SPACING, around((6, 18, 20)))}),
+            study(phases=("image",)),
+        )
