@@ -1,8 +1,8 @@
 """What is done to the training cases of stage 2: the same anatomy seen otherwise, by seed.
 
 Drawn per case, on the whole batch at once: measured on one thread, MONAI's `RandAffine` takes four times as
-long per batch for the affine alone (case by case, in full 3-D), and it does not know that a missing phase must
-stay missing.
+long per batch for the affine alone (case by case, in full 3-D), and it does not know that a missing phase has
+to stay missing.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from phcc_model.sparse import Layout, gather, hide, scatter
 
 CHUNK_BYTES = 1 << 20
-"""In the weight's gradient samples are taken together while their maps stay below this, and so in the cache."""
+"""In the weight's gradient, samples are taken together while their maps stay below this: within the cache."""
 
 
 def depthwise(x_ntc: Tensor, weight: Tensor, bias_c: Tensor, layout: Layout) -> Tensor:

@@ -39,7 +39,7 @@ class Encoder(nn.Module):
     Attributes:
         dim: channels of the last map.
         patch: voxels of one cell of the last map along D, H, W.
-        layers: depths that `parameter_depths` counts; whatever follows the encoder has depth `layers`.
+        layers: how many depths `parameter_depths` tells apart: the blocks and the stem.
         packed: whether masked cells are left out of memory; None: on the CPU.
         fast: whether this package's own CPU kernels are used; None: on the CPU.
     """
@@ -71,8 +71,7 @@ class Encoder(nn.Module):
 
         Args:
             x_bcdhw: volumes; each axis a multiple of `patch`.
-            visible_bdhw: bool, on the grid of cells, as many visible cells in each sample; None: all are
-                visible.
+            visible_bdhw: bool, on the grid of cells, as many visible ones in each sample; None: all visible.
 
         Returns:
             [B, dim, d, h, w], zero at masked cells.
@@ -92,10 +91,9 @@ class Encoder(nn.Module):
         return scatter(hide(x_ntc, layouts[-1]), layouts[-1])
 
     def parameter_depths(self) -> dict[str, int]:
-        """The layer of each parameter by its name, for layer-wise learning rates: 0 the stem, 1, 2 ...
-        blocks.
+        """The depth of each parameter by its name, for layer-wise learning rates: 0 stem, 1 to n blocks.
 
-        A downsampling layer counts with the block that follows it.
+        A downsampling layer counts with the block that follows it; what follows the encoder is at `layers`.
         """
         first = [1]
         for stage in self.stages:
@@ -140,5 +138,5 @@ class Encoder(nn.Module):
             if visible_bdhw is None or not packed:
                 layouts.append(dense_layout(n, grid, cell, visible_bdhw, fast))
             else:
-                layouts.append(packed_layout(n, grid, cell, visible_bdhw, fast))
+                layouts.append(packed_layout(grid, cell, visible_bdhw, fast))
         return layouts

@@ -26,7 +26,7 @@ def is_decayed(name: str, parameter: Tensor) -> bool:
     """Whether weight decay may reach this parameter.
 
     Decay pulls a kernel towards zero; a bias, a norm's or GRN's gain and offset, a token and an embedding are
-    places, not slopes, and stay where the data put them. [F] ConvNeXt V2's code lets decay reach GRN: not so
+    places, not slopes, and stay where the data put them. In ConvNeXt V2's code decay reaches GRN [F]: not
     here.
 
     Args:
@@ -98,7 +98,7 @@ class Strided(nn.Module):
         """Random biases, as wide as the response to a flat patch of height one [R].
 
         A layer norm follows. With a zero bias the response to a flat patch is its height times one vector,
-        and the norm would leave nothing of the height; with a random offset of that size its direction turns
+        and the norm would leave nothing of the height; with a random offset of that size the direction turns
         with it.
         """
         nn.init.normal_(self.bias, std=WEIGHT_STD * math.sqrt(self.weight[0].numel()))

@@ -1,4 +1,4 @@
-"""Layers that mix the channels of each token: one matrix for all tokens, on the faster of torch's two routes."""
+"""Layers that mix the channels of each token: one matrix for all, on the faster of torch's two routes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def pointwise(x_ntc: Tensor, weight_oc: Tensor, bias_o: Tensor | None, *, fast: 
 
     Args:
         x_ntc: tokens.
-        weight_oc, bias_o: W and b.
+        weight_oc: W.
+        bias_o: b.
         fast: False: `F.linear` always.
 
     Returns:

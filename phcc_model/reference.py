@@ -97,7 +97,7 @@ class ReferenceDecoder(nn.Module):
         self.predict = nn.Linear(width, outputs)
 
     def fill(self, z_bcdhw: Tensor, visible_bdhw: Tensor) -> Tensor:
-        """The encoder's map at the decoder's width, with the learned token in masked cells: [B, cells, width]."""
+        """The encoder's map at the decoder's width, the learned token in masked cells: [B, cells, width]."""
         x_btc = self.embed(z_bcdhw.flatten(2).transpose(1, 2))
         return torch.where(visible_bdhw.flatten(1)[..., None], x_btc, self.mask_token.to(x_btc.dtype))
 

@@ -16,9 +16,8 @@ class Layout:
 
     Attributes:
         canvas: tokens of the dense map along D, H, W.
-        bricks: number and size (D, H, W) of the bricks in which the tokens stand in memory: one brick per
-            sample when dense, one per visible cell when packed. Strided layers (kernel = stride) work brick
-            by brick.
+        bricks: number and size (D, H, W) of the bricks in which the tokens stand in memory: one per sample
+            when dense, one per visible cell when packed. Strided layers (kernel = stride) work by bricks.
         rows: packed only: the row of each token in the dense maps of all samples, [n * t] int64.
         mask_nt1: masked dense only: 1 at tokens of visible cells, 0 elsewhere.
         fast: whether to use this package's CPU kernels instead of torch's own.
@@ -51,11 +50,10 @@ def dense_layout(samples: int, grid: Triple, cell: Triple, visible_ndhw: Tensor 
     return Layout((d, h, w), (samples, d, h, w), None, mask, fast)
 
 
-def packed_layout(samples: int, grid: Triple, cell: Triple, visible_ndhw: Tensor, fast: bool) -> Layout:
+def packed_layout(grid: Triple, cell: Triple, visible_ndhw: Tensor, fast: bool) -> Layout:
     """The tokens of visible cells only, cell after cell (cells in row order, so are the tokens of each).
 
     Args:
-        samples: n.
         grid: cells along D, H, W.
         cell: tokens of a cell along D, H, W.
         visible_ndhw: True at the visible cells, the same number for each sample.

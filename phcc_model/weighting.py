@@ -2,9 +2,9 @@
 
 Zhang et al., *Deep Stable Learning for Out-Of-Distribution Generalization*, CVPR 2021: weights are learned,
 batch by batch, so that random Fourier features of any two channels are uncorrelated under them. Here they
-weigh each case's reconstruction loss, so that what the encoder is trained on is less redundant. What is ours:
-features are standardised before the cosine, weights are bounded, and the gain is measured on cosines drawn
-apart.
+weigh the reconstruction loss of each case, so that what the encoder is trained on is less redundant. What is
+ours: features are standardised before the cosine, weights are bounded, steps are counted in units of the
+uniform weight, and the gain is measured on cosines drawn apart.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from phcc_model.seeds import derive_seed
 HELD_OUT_DRAWS = 20
 MOMENTUM = 0.9
 TINY = 1e-12
+STATE = ("batches", "features", "weights")
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class SampleWeights:
     Attributes:
         weights_b: float32, sum 1.
         effective_fraction: effective sample size 1 / sum(w^2) over the number of cases: 1 is uniform.
-        decorrelation: mean squared off-diagonal covariance of Fourier features under the weights, on held-out
-            draws.
+        decorrelation: mean squared off-diagonal covariance of held-out Fourier features under the weights.
         decorrelation_uniform: the same under uniform weights.
     """
 
@@ -50,7 +50,7 @@ class SampleWeighting:
 
     Args:
         settings: mode, strength, bound and memory.
-        dim: channels of the features.
+        dim: channels of the features, 2 or more.
         seed: names the streams of the kept channels, of the cosines and of the held-out cosines.
     """
 
@@ -58,13 +58,13 @@ class SampleWeighting:
         self.settings = settings
         self._seed = seed
         order = torch.randperm(dim, generator=_stream(seed, "channels", 0))
-        self._channels = order[: min(settings.feature_dims, dim)].sort().values
+        self._channels = order[: settings.feature_dims].sort().values
         self._batches = 0
         self._memory_mr = torch.zeros(0, len(self._channels), dtype=torch.float64)
         self._memory_weights_m = torch.zeros(0, dtype=torch.float64)
 
     def weigh(self, features_bc: Tensor, progress: float = 1.0) -> SampleWeights:
-        """The weights of a batch, and the memory moved on by it.
+        """The weights of a batch; the memory moves on by it.
 
         Args:
             features_bc: pooled features of the cases, detached.
@@ -73,41 +73,43 @@ class SampleWeighting:
         """
         n = len(features_bc)
         z_br = features_bc.detach().to("cpu", torch.float64)[:, self._channels]
-        uniform_b = torch.full((n,), 1.0 / n, dtype=torch.float64)
-        learn = self.settings.mode == "decorrelate" and n > 1 and progress >= self.settings.uniform_fraction
-        weights_b = self._learn(z_br) if learn else uniform_b
-        result = self._measured(z_br, weights_b, uniform_b, features_bc.device)
+        weights_b = uniform_b = torch.full((n,), 1.0 / n, dtype=torch.float64)
         if self.settings.mode == "decorrelate":
+            if n > 1 and progress >= self.settings.uniform_fraction:
+                weights_b = self._learn(z_br)
             self._remember(z_br, weights_b)
+        h_knr = fourier_features(
+            standardised(z_br), HELD_OUT_DRAWS, _stream(self._seed, "held-out", self._batches)
+        )
         self._batches += 1
-        return result
+        return SampleWeights(
+            weights_b.to(features_bc.device, torch.float32),
+            float(1.0 / weights_b.square().sum() / n),
+            float(decorrelation(weights_b, h_knr)) / HELD_OUT_DRAWS,
+            float(decorrelation(uniform_b, h_knr)) / HELD_OUT_DRAWS,
+        )
 
     def state(self) -> dict[str, NDArray[np.float64]]:
         """The memory as plain arrays, to be kept on the site's disk."""
-        return {
-            "batches": np.array([self._batches], dtype=np.float64),
-            "features": self._memory_mr.numpy().copy(),
-            "weights": self._memory_weights_m.numpy().copy(),
-        }
+        batches = np.array([self._batches], dtype=np.float64)
+        parts = (batches, self._memory_mr.numpy().copy(), self._memory_weights_m.numpy().copy())
+        return dict(zip(STATE, parts, strict=True))
 
     def load(self, state: Mapping[str, NDArray[np.float64]]) -> None:
         """Go on where `state` was taken.
 
         Raises:
-            StorageError: arrays are missing or do not belong to this weighting.
+            StorageError: arrays are missing or do not belong to this weighting; nothing has been loaded then.
         """
         try:
-            batches, features, weights = (
-                np.array(state[k], np.float64) for k in ("batches", "features", "weights")
-            )
+            batches, features, weights = (np.array(state[name], np.float64) for name in STATE)
         except KeyError as missing:
             raise _damaged(f"the array {missing} is missing") from missing
-        if (
-            features.ndim != 2
-            or features.shape != (len(weights), len(self._channels))
-            or batches.shape != (1,)
-        ):
-            raise _damaged(f"features of shape {features.shape}, {len(self._channels)} channels expected")
+        expected = (weights.size, len(self._channels))
+        if batches.shape != (1,) or weights.ndim != 1 or features.shape != expected:
+            raise _damaged(f"features of shape {features.shape}, expected {expected}")
+        if not all(np.isfinite(part).all() for part in (batches, features, weights)):
+            raise _damaged("not every number is finite")
         self._batches = int(batches[0])
         self._memory_mr, self._memory_weights_m = torch.from_numpy(features), torch.from_numpy(weights)
 
@@ -115,10 +117,10 @@ class SampleWeighting:
         """A few gradient steps on the logits of the batch's weights; the memory's weights stand still."""
         s = self.settings
         n, m = len(z_br), len(self._memory_mr)
+        share = n / (n + m)
+        memory_m = self._memory_weights_m * (1.0 - share)
         x_nr = standardised(torch.cat([z_br, self._memory_mr]))
         stream = _stream(self._seed, "cosines", self._batches)
-        memory_m = self._memory_weights_m * (m / (n + m))
-        share = n / (n + m)
         weights_b = torch.full((n,), 1.0 / n, dtype=torch.float64)
         speed_b = torch.zeros_like(weights_b)
         for _ in range(s.steps):
@@ -130,35 +132,24 @@ class SampleWeighting:
             weights_b = bounded(weights_b.log() - s.learning_rate * n * speed_b, s.maximum)
         return weights_b
 
-    def _measured(
-        self, z_br: Tensor, weights_b: Tensor, uniform_b: Tensor, device: torch.device
-    ) -> SampleWeights:
-        """The weights with their log; held-out cosines are drawn from a stream of their own."""
-        stream = _stream(self._seed, "held-out", self._batches)
-        h_knr = fourier_features(standardised(z_br), HELD_OUT_DRAWS, stream)
-        return SampleWeights(
-            weights_b.to(device, torch.float32),
-            float(1.0 / weights_b.square().sum() / len(weights_b)),
-            float(decorrelation(weights_b, h_knr)) / HELD_OUT_DRAWS,
-            float(decorrelation(uniform_b, h_knr)) / HELD_OUT_DRAWS,
-        )
-
     def _remember(self, z_br: Tensor, weights_b: Tensor) -> None:
         """Running mean of features and weights, row by row as in StableNet; the first batch starts it."""
-        n, m = min(len(z_br), len(self._memory_mr)), len(self._memory_mr)
-        keep = self.settings.memory
-        if m == 0:
+        if len(self._memory_mr) == 0:
             self._memory_mr, self._memory_weights_m = z_br.clone(), weights_b.clone()
             return
+        keep = self.settings.memory
+        m, n = len(self._memory_mr), min(len(z_br), len(self._memory_mr))
+        relative_b = weights_b[:n] * (len(z_br) / m)
         self._memory_mr[:n] = keep * self._memory_mr[:n] + (1.0 - keep) * z_br[:n]
-        scaled_b = weights_b[:n] * (len(z_br) / m)
-        mixed_m = self._memory_weights_m.clone()
-        mixed_m[:n] = keep * mixed_m[:n] + (1.0 - keep) * scaled_b
-        self._memory_weights_m = mixed_m / mixed_m.sum()
+        self._memory_weights_m[:n] = keep * self._memory_weights_m[:n] + (1.0 - keep) * relative_b
+        self._memory_weights_m /= self._memory_weights_m.sum()
 
 
 def fourier_features(x_nr: Tensor, draws: int, stream: torch.Generator) -> Tensor:
-    """H = sqrt(2) cos(omega x + phi), omega ~ N(0, 1), phi ~ U(0, 2 pi): [draws, n, r] (Rahimi and Recht, 2007)."""
+    """H = sqrt(2) cos(omega x + phi), omega ~ N(0, 1), phi ~ U(0, 2 pi), for each channel: [draws, n, r].
+
+    Rahimi and Recht, *Random Features for Large-Scale Kernel Machines*, NeurIPS 2007.
+    """
     r = x_nr.shape[1]
     omega_k1r = torch.randn(draws, 1, r, dtype=x_nr.dtype, generator=stream)
     phi_k1r = torch.rand(draws, 1, r, dtype=x_nr.dtype, generator=stream) * (2.0 * math.pi)
@@ -172,15 +163,15 @@ def decorrelation(weights_n: Tensor, h_knr: Tensor) -> Tensor:
         weights_n: sum 1.
         h_knr: Fourier features.
     """
-    off_krr = _off_diagonal(weights_n, h_knr)
     r = h_knr.shape[2]
-    return off_krr.square().sum() / (r * (r - 1))
+    return _off_diagonal(weights_n, h_knr).square().sum() / (r * (r - 1))
 
 
 def decorrelation_gradient(weights_n: Tensor, h_knr: Tensor) -> Tensor:
     """The derivative of `decorrelation` by each weight, [n].
 
-    With E the off-diagonal part of Cov = H^T diag(w) H - m m^T, m = H^T w: dL/dw_n = 2 (h^T E h - 2 h^T E m).
+    With E the off-diagonal part of Cov = H^T diag(w) H - m m^T and m = H^T w: dL/dw_n = 2 (h^T E h - 2 h^T E
+    m), over r (r - 1) and summed over the draws.
     """
     off_krr = _off_diagonal(weights_n, h_knr)
     mean_k1r = (weights_n[None, :, None] * h_knr).sum(1, keepdim=True)
@@ -204,12 +195,12 @@ def bounded(logits_n: Tensor, maximum: float) -> Tensor:
         at_bound_n |= weights_n >= bound
         left = 1.0 - bound * int(at_bound_n.sum())
         free_n = torch.where(at_bound_n, 0.0, weights_n)
-        weights_n = torch.where(at_bound_n, bound, free_n * (left / free_n.sum()))
+        weights_n = torch.where(at_bound_n, bound, free_n * (left / free_n.sum().clamp_min(TINY)))
     return weights_n
 
 
 def standardised(x_nr: Tensor) -> Tensor:
-    """Each channel with mean 0 and standard deviation 1 over the rows, so that one width of cosine fits all."""
+    """Each channel with mean 0 and standard deviation 1 over the rows: one width of cosine then fits all."""
     return (x_nr - x_nr.mean(0)) / x_nr.std(0, unbiased=False).clamp_min(TINY)
 
 
@@ -225,4 +216,6 @@ def _stream(seed: int, name: str, batch: int) -> torch.Generator:
 
 
 def _damaged(what: str) -> StorageError:
-    return StorageError(what, where="memory of the sample weighting", remedy="delete the site's stored state")
+    return StorageError(
+        what, where="memory of the sample weighting", remedy="Delete this site's stored state to start afresh"
+    )

@@ -30,6 +30,8 @@ log = logging.getLogger("phcc_client")
 ERROR_LOG = "errors.log"
 """In the site's folder: what went wrong, in full. It never leaves."""
 UNKNOWN = "unknown"
+LONGEST_NAME = 128
+"""Characters of a site's name, as the contract has it."""
 
 Order = TypeVar("Order", bound=wire.Message)
 Locate = Callable[[Context], Session]
@@ -41,7 +43,7 @@ def session_of(context: Context) -> Session:
     """The session that a node's configuration describes.
 
     Raises:
-        ConfigError: the configuration does not name the site and its folder.
+        ConfigError: the configuration does not name the site and its folder, or the name cannot travel.
     """
     name, folder = context.node_config.get("site"), context.node_config.get("site-folder")
     if not isinstance(name, str) or not isinstance(folder, str):
@@ -49,6 +51,11 @@ def session_of(context: Context) -> Session:
             "the node's configuration must name this site and its folder",
             where="node-config",
             remedy='Start the SuperNode with --node-config \'site="H1" site-folder="/path"\'',
+        )
+    if not (name.isprintable() and 0 < len(name) <= LONGEST_NAME):
+        raise ConfigError(
+            f"a site's name is one line of 1 to {LONGEST_NAME} printable characters",
+            where="node-config: site",
         )
     threads = context.node_config.get("threads")
     device = context.node_config.get("device", "cpu")

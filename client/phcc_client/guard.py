@@ -58,14 +58,14 @@ def may_leave(message: Message, manifest: Manifest | None = None) -> Message:
     """
     if type(message) not in OUTGOING:
         raise ContractError(f"a {type(message).__name__} must not leave this site")
-    message.to_fields()  # types and vocabularies: an unknown measure is refused here
+    # Types and vocabularies: an unknown measure is refused here.
+    for name, value in message.to_fields().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ContractError("the measure is not finite", where=name)
     if isinstance(message, TrainReply):
         if manifest is None:
             raise ContractError("the change cannot be checked without a manifest", where="TrainReply")
         codec.decode_change(message.arrays, message.encoding, manifest)
-        for name, value in message.metrics.items():
-            if not math.isfinite(value):
-                raise ContractError("the measure is not finite", where=name)
     elif message.arrays:
         raise ContractError(f"a {type(message).__name__} must not carry arrays")
     return message

@@ -36,7 +36,7 @@ from phcc_model.contract.messages import (
     TrainReply,
 )
 from phcc_model.contract.wire import check_package
-from phcc_model.errors import ContractError, VersionMismatch
+from phcc_model.errors import ContractError, TrainingError, VersionMismatch
 from phcc_model.pretrain import SWFCMAE
 from phcc_model.study_file import parse_study
 from phcc_model.threshold import ScoreHistogram
@@ -152,6 +152,10 @@ class Session:
             loss = pretrain_loss(model, cases, study, device=self.device)
         else:
             cases = cases.labelled
+            if not len(cases):
+                raise TrainingError(
+                    "there is no case with a label to score", where=f"{self.name} {order.split}"
+                )
             probability = 1.0 / (1.0 + np.exp(-predict(model, cases, device=self.device).astype(np.float64)))
             loss = _log_loss(probability, cases.label_n)
             histogram = ScoreHistogram.from_scores(probability, cases.label_n)
@@ -219,12 +223,18 @@ class Session:
 def _study_of(order: CardOrder | TrainOrder | EvaluateOrder) -> StudyConfig:
     """The study that an order carries, if it is the one that the order names."""
     check_package(order.package, keys.package_version(), where=type(order).__name__)
-    study = parse_study(order.study, where="the order's study")
+    study = _parsed(order.study)
     if study.digest != order.study_digest:
         raise VersionMismatch(
             "the study is not the one that the order names", where="study", remedy="Ask the coordinator"
         )
     return study
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> StudyConfig:
+    """The text comes with every order of a study, and reading YAML takes longer than a small model's step."""
+    return parse_study(text, where="the order's study")
 
 
 @functools.lru_cache(maxsize=4)

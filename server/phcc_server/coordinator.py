@@ -33,6 +33,7 @@ from phcc_server.rounds import (
     first_state,
     judge_round,
     next_step,
+    rounds_of,
 )
 from phcc_server.sites import NoReply, Sites
 from phcc_server.store import RunStore
@@ -109,14 +110,14 @@ class Coordinator:
             StorageError: the disk failed.
         """
         shared = self.study.pretrain.rounds > 0 and self.pretrained.exists()
-        state = self.store.state(self.arm) or first_state(self.study, pretrain=not shared)
+        state = self._settled(self.store.state(self.arm) or first_state(self.study, pretrain=not shared))
         if not state.finished:
             self._gather(expected)
             self._loop(state, self._weights_at(state))
         return self._result()
 
     def _loop(self, state: StudyState, weights: State) -> None:
-        previous_norm = self._last_norm(state.stage)
+        previous_norm = self._last_norm(state)
         while not isinstance(step := next_step(state, self.study), Finish):
             assert isinstance(step, Train)
             manifest = Manifest.of(weights)
@@ -194,14 +195,31 @@ class Coordinator:
         """Write the round down: the record, then the checkpoint, then where the arm stands."""
         self.ledger.append(record)
         self.store.save_round(self.arm, step.stage, step.round, weights, trained)
+        self._advance(step, weights, judged, state)
+        self.listen(record)
+
+    def _advance(self, step: Train, weights: State, judged: StudyState, state: StudyState) -> None:
         self.store.save_state(self.arm, judged)
         if state.stage != step.stage:
             info = CheckpointInfo(step.stage, step.round, self.study.digest)
-            self.pretrained.parent.mkdir(parents=True, exist_ok=True)
             save_checkpoint(self.pretrained, weights, info)
         if state != judged:
             self.store.save_state(self.arm, state)
-        self.listen(record)
+
+    def _settled(self, state: StudyState) -> StudyState:
+        """Where the arm stands; a round that a crash left trained and recorded, but not judged, is judged."""
+        latest = self.store.latest(self.arm)
+        if state.finished or not state.trained or latest is None:
+            return state
+        step = Train(state.stage, state.round, rounds_of(self.study, state.stage))
+        validation = self._records()[(state.stage, state.round)].validation
+        settled = after_evaluation(state, validation.loss if validation else None, self.study)
+        self._advance(step, latest.arrays, _judged(settled, state, step), settled)
+        return settled
+
+    def _records(self) -> dict[tuple[str, int], RoundRecord]:
+        """The arm's rounds; of one that was done twice, the last record counts."""
+        return {(r.stage, r.round): r for r in self.ledger.read() if r.arm == self.arm}
 
     def _weights_at(self, state: StudyState) -> State:
         """The weights from which the next round starts."""
@@ -213,16 +231,18 @@ class Coordinator:
             before = latest.arrays if latest is not None else load_checkpoint(self.pretrained)[0]
         return first_weights(self.study, state.stage, before)
 
-    def _last_norm(self, stage: str) -> float | None:
-        """Median length of the changes in the last round of this stage, where the arm is resumed."""
-        rounds = [r for r in self.ledger.read() if r.arm == self.arm and r.stage == stage]
-        done = [r for r in rounds if r.status is not RoundStatus.FAILED]
-        return median_change(done[-1].sites) if done else None
+    def _last_norm(self, state: StudyState) -> float | None:
+        """Median length of the changes in the round before the next one, where the arm is resumed.
+
+        The record may be ahead of the checkpoints by a round, which is then done again.
+        """
+        before = self._records().get((state.stage, state.round - 1))
+        return median_change(before.sites) if before is not None else None
 
     def _result(self) -> ArmResult:
         final = self.store.final(self.arm)
-        latest = {(r.stage, r.round): r for r in self.ledger.read() if r.arm == self.arm}
-        chosen = latest[(keys.FINETUNE, final.info.round_index)].validation
+        records = self._records()
+        chosen = records[(keys.FINETUNE, final.info.round_index)].validation
         threshold = chosen.threshold if chosen is not None else None
         return ArmResult(
             arm=self.arm,
@@ -230,7 +250,7 @@ class Coordinator:
             threshold=NO_THRESHOLD if threshold is None else threshold,
             best_round=final.info.round_index,
             digest=state_digest(final.arrays),
-            rounds=tuple(latest.values()),
+            rounds=tuple(records.values()),
         )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import tokenize
+import zipfile
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 
 from phcc_model.contract.messages import Failure
 from phcc_model.contract.wire import Message
@@ -15,6 +19,20 @@ ARRAYS = "arrays"
 KIND = "kind"
 
 Reply = TypeVar("Reply", bound=Message)
+
+# What numpy raises for bytes that are no array: a file of Python objects or a broken archive, a header that
+# is no expression or far too long a one, a shape that no memory holds.
+_NO_ARRAY = (
+    ValueError,
+    TypeError,
+    EOFError,
+    OSError,
+    MemoryError,
+    SyntaxError,
+    RecursionError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
 
 
 def write_order(order: Message) -> RecordDict:
@@ -40,4 +58,19 @@ def read_reply(content: RecordDict, kind: type[Reply]) -> Reply | Failure:
         return Failure.from_fields(values)
     if said != kind.__name__:
         raise ContractError(f"the message holds {said!r}, expected was {kind.__name__}", where=kind.__name__)
-    return kind.from_fields(values, {name: array.numpy() for name, array in (arrays or {}).items()})
+    return kind.from_fields(values, _unpacked(arrays or {}))
+
+
+def _unpacked(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+    """Arrays out of the bytes that came.
+
+    Raises:
+        ContractError: they are none of numpy's, or promise more than they hold.
+    """
+    unpacked = {}
+    for name, array in arrays.items():
+        try:
+            unpacked[name] = array.numpy()
+        except _NO_ARRAY as error:
+            raise ContractError("the bytes are no array", where=name[:80]) from error
+    return unpacked

@@ -54,11 +54,15 @@ class FlowerSites:
         self._nodes: dict[str, int] = {}
 
     def cards(self, order: CardOrder, expected: Sequence[str]) -> dict[str, SiteCard | NoReply]:
-        """Ask every node that appears until all expected sites have answered, or patience ends."""
+        """Ask every node that appears until all expected sites have answered, or patience ends.
+
+        A node whose answer cannot be read names no site; what it said is told with the missing sites.
+        """
         answers: dict[str, SiteCard | NoReply] = {}
         asked: dict[str, int] = {}
         known: set[int] = set()
         end = time.monotonic() + self._patience_s
+        unread: dict[str, None] = {}
         poll = SHORTEST_POLL_S
         while set(expected) - set(answers) and time.monotonic() < end:
             fresh = [node for node in self._grid.get_node_ids() if node not in known]
@@ -66,10 +70,14 @@ class FlowerSites:
             asked |= self._push({node: order for node in fresh}, QUERY, self._patience_s)
             for reply in self._grid.pull_messages(list(asked)) if asked else ():
                 node = asked.pop(reply.metadata.reply_to_message_id)
-                self._note(node, _answer(reply, SiteCard), answers)
+                answer = _answer(reply, SiteCard)
+                if isinstance(answer, NoReply):
+                    unread[f"node {node} {answer.status}: {answer.reason}"] = None
+                else:
+                    self._note(node, answer, answers)
             poll = min(LONGEST_POLL_S, poll * 1.5)
             time.sleep(poll)
-        silent = NoReply("missing", f"no answer within {self._patience_s:.0f} s")
+        silent = NoReply("missing", "; ".join([f"no answer within {self._patience_s:.0f} s", *unread]))
         return answers | {site: silent for site in expected if site not in answers}
 
     def train(
@@ -84,9 +92,7 @@ class FlowerSites:
         """Likewise."""
         return self._exchange(orders, EvaluateReply, EVALUATE, deadline_s)
 
-    def _note(self, node: int, answer: SiteCard | Failure | NoReply, answers: dict[str, SiteCard | NoReply]) -> None:
-        if isinstance(answer, NoReply):
-            return  # a node that is no site of this study: it has said nothing that names it
+    def _note(self, node: int, answer: SiteCard | Failure, answers: dict[str, SiteCard | NoReply]) -> None:
         if answer.site in answers and isinstance(answers[answer.site], SiteCard):
             raise RoundError(
                 f"two nodes say that they are the site {answer.site}",
@@ -99,14 +105,16 @@ class FlowerSites:
         self._nodes[answer.site] = node
 
     def _push(self, orders: Mapping[int, Message], kind: str, seconds: float) -> dict[str, int]:
-        """Push one order to each node; the node by the id of its message."""
+        """Push one order to each node; the node by the id of its message, for those that could be pushed."""
         messages = [
             FlowerMessage(content=write_order(order), message_type=kind, dst_node_id=node, ttl=seconds)
             for node, order in orders.items()
         ]
         if not messages:
             return {}
-        return dict(zip(self._grid.push_messages(messages), orders, strict=True))
+        # Flower gives no id for a node that is gone, and none at all where the orders are too large for it.
+        pushed = zip(self._grid.push_messages(messages), orders, strict=False)
+        return {message: node for message, node in pushed if message}
 
     def _exchange(
         self, orders: Sequence[Order], kind: type[Reply], flower_kind: str, deadline_s: float
@@ -119,7 +127,10 @@ class FlowerSites:
             if order.site not in nodes:
                 yield order, NoReply("missing", "the site has not announced itself")
                 continue
-            yield order, self._wait(message_of[nodes[order.site]], kind, end, deadline_s)
+            if (message := message_of.get(nodes[order.site])) is None:
+                yield order, NoReply("missing", "Flower could not take the order for this site's node")
+                continue
+            yield order, self._wait(message, kind, end, deadline_s)
 
     def _wait(self, message_id: str, kind: type[Reply], end: float, deadline_s: float) -> Reply | NoReply:
         poll = SHORTEST_POLL_S

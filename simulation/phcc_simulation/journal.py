@@ -74,5 +74,8 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 self._read += len(line)
-                fields = json.loads(line)
+                try:
+                    fields = json.loads(line)
+                except ValueError:
+                    continue  # what a full disk left of a line, and the next one written behind it
                 yield Event(kind=fields.pop("kind"), at=fields.pop("at"), fields=fields)

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from phcc_model.contract import keys
@@ -52,7 +53,7 @@ class Screen:
         self._bar.stop()
 
     def note(self, text: str) -> None:
-        """One line."""
+        """One line, which may hold rich's markup."""
         self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {text}", highlight=False, soft_wrap=True)
 
     def files(self, what: str, done: int, total: int) -> None:
@@ -74,7 +75,7 @@ class Screen:
             self._pace = Pace({s: sum(r[s] for r in self._rounds.values()) for s in keys.STAGES})
             self._start("training", self._pace.total)
         elif event.kind == "note":
-            self.note(str(fields["text"]))
+            self.note(escape(str(fields["text"])))
         elif event.kind == "round":
             self._round(fields)
 
@@ -83,14 +84,16 @@ class Screen:
         self._pace.round_done(stage, float(str(fields["seconds"])))
         left = self._pace.seconds_left
         rounds = self._rounds.get(arm, {}).get(stage, 0)
-        line = f"{arm}  {stage} {int(str(fields['round'])) + 1}/{rounds}"
+        line = escape(f"{arm}  {stage} {int(str(fields['round'])) + 1}/{rounds}")
         self._show(line, self._pace.done, self._pace.total, left)
         for name, label in (("loss", "loss"), ("validation_loss", "validation"), ("auc", "AUC")):
             if isinstance(value := fields.get(name), float):
                 line += f"  {label} {value:.3f}"
         line += f"  {fields['sites']}/{fields['of']} sites  {float(str(fields['seconds'])):.1f} s"
         if fields["status"] != "COMPLETE":
-            line += f"  [yellow]{fields['status']}[/] ({'; '.join(map(str, fields['left_out']))})"  # type: ignore[call-overload]
+            left_out = fields["left_out"]
+            assert isinstance(left_out, list)
+            line += f"  [yellow]{fields['status']}[/] ({escape('; '.join(map(str, left_out)))})"
         self.note(f"{line}  [dim]about {in_words(left)} left[/]")
 
     def _start(self, what: str, total: int) -> None:

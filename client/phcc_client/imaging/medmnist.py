@@ -78,10 +78,13 @@ def _case(
 def _opened(path: Path) -> Iterator[NpzFile]:
     again = "Download the file again from its source"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file open that it opened and could not read.
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
             if not isinstance(arrays, NpzFile):
                 raise DatasetError("is a single array, not an .npz file", where=str(path), remedy=again)
-            yield arrays
+            with arrays:
+                yield arrays
     except FileNotFoundError as error:
         raise DatasetError("there is no such file", where=str(path), remedy="Check data.path") from error
     except IsADirectoryError as error:

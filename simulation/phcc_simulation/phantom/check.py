@@ -25,10 +25,12 @@ from phcc_model.errors import DatasetError
 from phcc_model.seeds import derive_seed
 
 from .crops import PatientCrop, arterial_portal_ratio, crop_patient, network_input
+from .layout import Task
+from .oracle import best_possible_auc
 from .patient import PHANTOM_PHASES, PhantomPatient, make_patient, patient_signs, present_phases
 from .pool import map_ordered
 from .scanner import EXTERNAL_CENTRE, TRAINING_CENTRES, ScannerProfile
-from .signs import SIGNS, best_possible_auc
+from .signs import SIGNS
 from .signs_net import predict_signs, train_signs_net
 
 TARGETS = (*SIGNS, "proliferative")
@@ -46,7 +48,6 @@ DOMINANT = 0.15
 """No sign may be easier to see than another by more than this AUC."""
 
 StageProgress = Callable[[str, int, int], None]
-Task = tuple[ScannerProfile, int]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def check_visibility(
     cases: int = 1000,
     test_cases: int = 1000,
     external_cases: int = 300,
-    epochs: int = 8,
+    epochs: int = 10,
     jobs: int = 1,
     crop: CropSettings | None = None,
     progress: StageProgress | None = None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 Curve = NDArray[np.float64]
 
@@ -63,7 +62,7 @@ def plasma(blood: Curve) -> Curve:
 def convolve_exponential(time_min: Curve, rate_per_min: float, curve: Curve) -> Curve:
     """Integral from 0 to t of curve(u) exp(-rate (t - u)) du, exact for a piecewise linear curve.
 
-    The recursion of Flouri et al., MRM 2016;76:998 (appendix) [F], run as a first-order filter. The curve
+    The recursion of Flouri et al., MRM 2016;76:998 (appendix) [F], unrolled into one sum. The curve
     counts as zero before the first time.
 
     Raises:
@@ -81,12 +80,9 @@ def convolve_exponential(time_min: Curve, rate_per_min: float, curve: Curve) -> 
         new, old = step * (0.5 - x / 6.0), step * (0.5 - x / 3.0)
     else:
         new, old = step * (x - 1.0 + decay) / x**2, step * (1.0 - decay - x * decay) / x**2
-    return np.asarray(lfilter([new, old], [1.0, -decay], curve) - _first_sample(time_min, curve, new, decay))
-
-
-def _first_sample(time_min: Curve, curve: Curve, new: float, decay: float) -> Curve:
-    """What the filter counts of the step *before* the first time, when nothing had arrived yet."""
-    return np.asarray(curve[0] * new * decay ** np.arange(len(time_min)), dtype=np.float64)
+    gained = np.zeros_like(curve, dtype=np.float64)
+    gained[1:] = new * curve[1:] + old * curve[:-1]
+    return np.convolve(gained, decay ** np.arange(len(curve)))[: len(curve)]
 
 
 def extended_tofts(time_min: Curve, plasma_mm: Curve, ktrans_per_min: float, ve: float, vp: float) -> Curve:

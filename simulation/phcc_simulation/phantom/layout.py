@@ -22,11 +22,18 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
-from phcc_model.config import Phase
+from phcc_model.config import PhantomSettings, Phase
 from phcc_model.errors import StorageError
 from phcc_model.seeds import derive_seed
 
-from .patient import Box, PhantomPatient
+from .patient import PHANTOM_PHASES, Box, PhantomPatient, make_patient, patient_name
+from .scanner import ScannerProfile
+from .signs import log_likelihood_ratio
+
+Task = tuple[ScannerProfile, int]
+"""A centre and the number of one of its patients."""
+Record = dict[str, Any]
+"""What is written of one patient: its files, annotations, clinical data and signs."""
 
 LLD_PHASE: Final[dict[Phase, str]] = {
     "pre-contrast": "C-pre",
@@ -153,6 +160,45 @@ def csv_bytes(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> b
     return text.getvalue().encode()
 
 
-def voxel_volume_ml(patient: PhantomPatient) -> float:
-    """Volume of one voxel in mL."""
-    return float(np.prod(patient.profile.spacing_zyx)) / 1000.0
+def record_path(root: Path, task: Task) -> Path:
+    """Where a patient's record lies; it is written last, after the patient's images."""
+    profile, number = task
+    return root / "truth" / f"{patient_name(profile.centre, number)}.json"
+
+
+def write_patient(root: Path, settings: PhantomSettings, task: Task) -> None:
+    """Make one patient and write its images, its truth and, last, its record.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    profile, number = task
+    patient = make_patient(settings, profile, number)
+    entries = [annotation_entry(patient, phase, settings.seed) for phase in patient.images]
+    files = [series_path(patient.patient, entry["studyUID"], entry["seriesUID"]) for entry in entries]
+    for name, image in zip(files, patient.images.values(), strict=True):
+        write_volume(root / name, image.volume_zyx, patient)
+    truth = f"truth/{patient.patient}.nii.gz"
+    write_volume(root / truth, patient.labels_zyx, patient)
+    voxel_ml = float(np.prod(profile.spacing_zyx)) / 1000.0
+    signs, who = patient.signs, {"patient": patient.patient, "centre": profile.centre}
+    record: Record = {
+        "files": [*files, truth],
+        "annotation": entries,
+        "clinical": {
+            **who,
+            "scanner": profile.scanner,
+            "afp_ng_ml": signs.afp_ng_ml,
+            "proliferative": signs.proliferative,
+        },
+        "signs": {
+            **who,
+            **signs.as_row(),
+            "kinetics_only": int(signs.kinetics_only),
+            "radius_mm": round(patient.anatomy.radius_mm, 3),
+            "volume_ml": round(float((patient.labels_zyx > 0).sum()) * voxel_ml, 3),
+            "log_likelihood_ratio": log_likelihood_ratio(settings, signs),
+            "missing_phases": " ".join(phase for phase in PHANTOM_PHASES if phase not in patient.images),
+        },
+    }
+    write_bytes(record_path(root, task), json_bytes(record))

@@ -1,19 +1,14 @@
-"""What a patient carries: the label, three planted signs, mimics, AFP and size; and the best AUC they allow.
+"""What a patient carries: the label, three planted signs, mimics, AFP and size.
 
 The signs are drawn independently of one another given the label, so that the likelihood ratio of everything
-that was planted is known in closed form. No network can do better than that ratio; `best_possible_auc` is its
-AUC.
+that was planted is known in closed form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binom, norm
-from sklearn.metrics import roc_auc_score
 
 from phcc_model.config import PhantomSettings
 
@@ -105,49 +100,3 @@ def log_likelihood_ratio(settings: PhantomSettings, signs: PatientSigns) -> floa
     for score, effect in ((signs.afp_score, settings.afp_effect), (signs.size_score, settings.size_effect)):
         ratio += effect * score - effect**2 / 2
     return float(ratio)
-
-
-def best_possible_auc(settings: PhantomSettings) -> dict[str, float]:
-    """AUC of the likelihood ratio, by enumeration; keys name what the score may see.
-
-    With k of n signs present and a normal shift d (AFP and size together), positives and negatives have the
-    ratio's distribution sum_k P(k) N(L_k +- d^2/2, d^2), hence AUC = sum_ij P1(i) P0(j) Phi((L_i - L_j + d^2)
-    / (sqrt(2) d)); ties count a half where d = 0.
-    """
-    afp, size = settings.afp_effect, settings.size_effect
-    both = float(np.hypot(afp, size))
-    return {
-        "one sign": _auc(settings, 1, 0.0),
-        "three signs": _auc(settings, len(SIGNS), 0.0),
-        "three signs, AFP and size": _auc(settings, len(SIGNS), both),
-        "AFP": _auc(settings, 0, abs(afp)),
-        "AFP and size": _auc(settings, 0, both),
-    }
-
-
-def _auc(settings: PhantomSettings, signs: int, shift: float) -> float:
-    absent, present = sign_log_ratios(settings)
-    k = np.arange(signs + 1)
-    ratio_k = k * present + (signs - k) * absent
-    positive_k = binom.pmf(k, signs, settings.sign_given_positive)
-    negative_k = binom.pmf(k, signs, settings.sign_given_negative)
-    gap_ij = np.subtract.outer(ratio_k, ratio_k)
-    if shift > 0.0:
-        wins_ij = norm.cdf((gap_ij + shift**2) / (np.sqrt(2.0) * shift))
-    else:
-        wins_ij = (gap_ij > 1e-12) + 0.5 * (np.abs(gap_ij) <= 1e-12)
-    return float(positive_k @ wins_ij @ negative_k)
-
-
-def oracle_auc(rows: Iterable[Mapping[str, object]]) -> float | None:
-    """AUC of the likelihood ratio among patients that were drawn; None where one class is missing.
-
-    Args:
-        rows: ``proliferative`` and ``log_likelihood_ratio`` of each patient, as in ``truth/signs.csv``.
-    """
-    pairs: NDArray[np.float64] = np.array(
-        [(float(str(row["proliferative"])), float(str(row["log_likelihood_ratio"]))) for row in rows]
-    ).reshape(-1, 2)
-    if len(np.unique(pairs[:, 0])) < 2:
-        return None
-    return float(roc_auc_score(pairs[:, 0], pairs[:, 1]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_WIDTHS = (12, 24, 48)
+_WIDTHS = (8, 16, 32)
 _BATCH = 16
 _LEARNING_RATE, _WEIGHT_DECAY, _WARMUP_STEPS = 3e-3, 0.02, 20
 

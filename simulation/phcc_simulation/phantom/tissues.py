@@ -52,7 +52,7 @@ _VE_LOG_SD, _PERFUSION_LOG_SD = 0.10, 0.40
 _TUMOUR_T1_LOG_SD, _T1_LOG_SD = 0.10, 0.04
 # The rim is fed first and holds more plasma; the inner part is fed through it. Volume that plasma takes is
 # taken from the interstitium, so that after the bolus both are as bright as the lesion without a rim.
-_RIM_PLASMA, _INNER_PLASMA, _INNER_DELAY_S = 0.05, -0.03, 5.0
+_RIM_PLASMA, _INNER_PLASMA, _INNER_DELAY_S = 0.055, -0.03, 5.5
 
 _T1_OF: dict[Compartment, Tissue] = {
     "liver": "liver",

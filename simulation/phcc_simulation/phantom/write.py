@@ -17,19 +17,18 @@ from . import PHANTOM_VERSION
 from .anatomy import LABELS
 from .layout import (
     LLD_CATEGORIES,
-    annotation_entry,
+    Record,
+    Task,
     csv_bytes,
     json_bytes,
-    series_path,
+    record_path,
     storage_error,
-    voxel_volume_ml,
     write_bytes,
-    write_volume,
+    write_patient,
 )
-from .patient import PHANTOM_PHASES, make_patient, patient_name
+from .oracle import best_possible_auc, oracle_auc
 from .pool import Progress, map_ordered
-from .scanner import ScannerProfile, centres_of
-from .signs import best_possible_auc, log_likelihood_ratio, oracle_auc
+from .scanner import centres_of
 
 CLINICAL_COLUMNS = ("patient", "centre", "scanner", "afp_ng_ml", "proliferative")
 SIGNS_COLUMNS = (
@@ -37,9 +36,6 @@ SIGNS_COLUMNS = (
     "size_score", "kinetics_only", "radius_mm", "volume_ml", "log_likelihood_ratio", "missing_phases",
 )  # fmt: skip
 _COLLECTED = ("labels/Annotation.json", "clinical.csv", "truth/signs.csv")
-
-Task = tuple[ScannerProfile, int]
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def write_phantom(
     counted = partial(_from, len(tasks) - len(todo), len(tasks), progress) if progress else None
     if progress is not None and len(todo) < len(tasks):
         progress(len(tasks) - len(todo), len(tasks))
-    for _ in map_ordered(partial(_write_patient, root, settings), todo, jobs, counted):
+    for _ in map_ordered(partial(write_patient, root, settings), todo, jobs, counted):
         pass
     records = [_read_record(root, task) for task in tasks]
     summary = _summarise(root, digest, settings, records, len(todo))
@@ -157,22 +153,17 @@ def _manifest(
     return content
 
 
-def _record_path(root: Path, task: Task) -> Path:
-    profile, number = task
-    return root / "truth" / f"{patient_name(profile.centre, number)}.json"
-
-
 def _is_written(root: Path, task: Task) -> bool:
     """Whether the patient's record, which is written last, and all of its files are there."""
     try:
-        record = json.loads(_record_path(root, task).read_text())
+        record = json.loads(record_path(root, task).read_text())
         return all((root / name).is_file() for name in record["files"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return False
 
 
 def _read_record(root: Path, task: Task) -> Record:
-    path = _record_path(root, task)
+    path = record_path(root, task)
     try:
         record: Record = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -180,38 +171,6 @@ def _read_record(root: Path, task: Task) -> Record:
             "cannot be read back", where=str(path), remedy="delete the file and run again"
         ) from error
     return record
-
-
-def _write_patient(root: Path, settings: PhantomSettings, task: Task) -> None:
-    profile, number = task
-    patient = make_patient(settings, profile, number)
-    entries = [annotation_entry(patient, phase, settings.seed) for phase in patient.images]
-    files = [series_path(patient.patient, entry["studyUID"], entry["seriesUID"]) for entry in entries]
-    for name, image in zip(files, patient.images.values(), strict=True):
-        write_volume(root / name, image.volume_zyx, patient)
-    truth = f"truth/{patient.patient}.nii.gz"
-    write_volume(root / truth, patient.labels_zyx, patient)
-    signs, who = patient.signs, {"patient": patient.patient, "centre": profile.centre}
-    record: Record = {
-        "files": [*files, truth],
-        "annotation": entries,
-        "clinical": {
-            **who,
-            "scanner": profile.scanner,
-            "afp_ng_ml": signs.afp_ng_ml,
-            "proliferative": signs.proliferative,
-        },
-        "signs": {
-            **who,
-            **signs.as_row(),
-            "kinetics_only": int(signs.kinetics_only),
-            "radius_mm": round(patient.anatomy.radius_mm, 3),
-            "volume_ml": round(float((patient.labels_zyx > 0).sum()) * voxel_volume_ml(patient), 3),
-            "log_likelihood_ratio": log_likelihood_ratio(settings, signs),
-            "missing_phases": " ".join(phase for phase in PHANTOM_PHASES if phase not in patient.images),
-        },
-    }
-    write_bytes(_record_path(root, task), json_bytes(record))
 
 
 def _summarise(

@@ -57,8 +57,8 @@ def write_nifti() -> WriteNifti:
 def write_lld(write_nifti: WriteNifti) -> WriteLld:
     """Write a folder in LLD-MMRI's raw layout.
 
-    Args of the writer: the folder; patients as ``{patient: {phase: (array, low, high)}}`` with a half-open box
-    (d, h, w); the spacing that the annotation tells; rows of the clinical table.
+    Args of the writer: the folder; patients as ``{patient: {phase: (array, low, high)}}`` with a half-open
+    box (d, h, w); the spacing that the annotation tells; rows of the clinical table.
     """
 
     def write(

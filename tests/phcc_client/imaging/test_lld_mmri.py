@@ -69,7 +69,8 @@ def test_the_clinical_table_gives_label_centre_scanner_and_afp(
 ) -> None:
     image = (textured(), (2, 4, 4), (5, 10, 12))
     patients = {p: {"pre-contrast": image, "arterial": image} for p in ("a", "b", "c", "d")}
-    clinical = "patient,centre,scanner,afp_ng_ml,proliferative\na,North,S1,12.5,1\nb,South,,,0\nd,North,S1,3,?!\nz,,,,1\n"
+    header = "patient,centre,scanner,afp_ng_ml,proliferative\n"
+    clinical = f"{header}a,North,S1,12.5,1\nb,South,,,0\nd,North,S1,3,?!\nz,,,,1\n"
     reading = read_lld_raw(write_lld(tmp_path / "lld", patients, clinical=clinical), study())
     a, b, c = reading.cases
     assert (a.label, a.centre, a.scanner, a.afp) == (1, "North", "S1", 12.5)

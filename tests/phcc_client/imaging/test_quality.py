@@ -17,7 +17,7 @@ def test_voxels_that_are_no_numbers_are_counted(bad: float) -> None:
     region = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
     check_voxels(region, "a.nii")
     region[0, 1, 1:3] = bad
-    with pytest.raises(CaseError, match="a.nii: 2 voxels around the lesion are not numbers"):
+    with pytest.raises(CaseError, match=r"a\.nii: 2 voxels around the lesion are not numbers"):
         check_voxels(region, "a.nii")
 
 
@@ -53,7 +53,7 @@ def test_a_phase_stored_upside_down_is_betrayed_by_its_box() -> None:
     told = (3.0, 1.5, 1.5)
     pre = at_height("pre-contrast", 5, told)
     upside_down = at_height("arterial", 40 - 5 - 4, told)
-    with pytest.raises(CaseError, match="arterial.nii.gz: seems to be stored upside down"):
+    with pytest.raises(CaseError, match=r"arterial\.nii\.gz: seems to be stored upside down"):
         check_same_way_up([pre, upside_down])
     # A breath of 18 mm, a lesion elsewhere altogether, and a trusted orientation are not that.
     check_same_way_up([pre, at_height("arterial", 11, told)])

@@ -100,7 +100,8 @@ def test_no_cell_of_a_laboratory_raises(cell: str) -> None:
 
 
 def test_a_clinical_table_by_patient(tmp_path: Path) -> None:
-    text = "patient,centre,scanner,afp_ng_ml,proliferative\na,A,X,>9,1\nb,,,,\nc,A,X,3,perhaps\nd,A,,1,0\nd,B,,1,0\nd,A,,1,0\n"
+    header = "patient,centre,scanner,afp_ng_ml,proliferative\n"
+    text = f"{header}a,A,X,>9,1\nb,,,,\nc,A,X,3,perhaps\nd,A,,1,0\nd,B,,1,0\nd,A,,1,0\n"
     known, remarks = read_clinical(write(tmp_path / "clinical.csv", text), "proliferative")
     assert (known["a"].centre, known["a"].label, known["a"].afp) == ("A", 1, 9.0)
     assert (known["b"].centre, known["b"].scanner, known["b"].label) == (None, None, -1)

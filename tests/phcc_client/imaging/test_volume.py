@@ -13,21 +13,23 @@ from phcc_client.imaging.case import Box
 from phcc_client.imaging.volume import Grid, read_header, read_voxels
 from phcc_model.errors import CaseError
 
+NIBABEL: Any = nibabel
+
 
 def test_types_byte_orders_and_scaling_are_read_as_nibabel_reads_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     kinds = [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64]
     for i, (kind, order, ending) in enumerate(itertools.product(kinds, "<>", ("nii", "nii.gz"))):
         whd = rng.integers(0, 100, (5, 4, 3)).astype(kind)
-        image = nibabel.Nifti1Image(whd, np.diag([-2.0, -1.5, 3.0, 1.0]), dtype=kind)
-        image = nibabel.Nifti1Image(whd, image.affine, image.header.as_byteswapped(order))
+        image = NIBABEL.Nifti1Image(whd, np.diag([-2.0, -1.5, 3.0, 1.0]), dtype=kind)
+        image = NIBABEL.Nifti1Image(whd, image.affine, image.header.as_byteswapped(order))
         slope = (2.5, -7.0) if i % 2 else (np.nan, np.nan)
         image.header.set_slope_inter(*slope)
         path = tmp_path / f"{i}.{ending}"
         with gzip.open(path, "wb") if ending.endswith("gz") else path.open("wb") as file:
             file.write(_bytes(image, whd))
         header = read_header(path)
-        expected = nibabel.load(path).get_fdata().transpose(2, 1, 0)
+        expected = NIBABEL.load(path).get_fdata().transpose(2, 1, 0)
         np.testing.assert_allclose(header.scaled(read_voxels(header)), expected, rtol=1e-6)
         np.testing.assert_allclose(header.grid.spacing_mm_dhw, (3.0, 1.5, 2.0))
 
@@ -49,11 +51,11 @@ def test_every_orientation_gives_the_same_array(
     lps_whd = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
     # Axes of the patient (L, P, S) at 1, 2, 3 mm; NIfTI's world is RAS.
     affine = np.diag([-1.0, -2.0, 3.0, 1.0])
-    stored = nibabel.Nifti1Image(lps_whd, affine).as_reoriented(
+    stored = NIBABEL.Nifti1Image(lps_whd, affine).as_reoriented(
         np.array(list(zip(permutation, signs, strict=True)))
     )
     path = tmp_path / "turned.nii"
-    nibabel.save(stored, path)
+    NIBABEL.save(stored, path)
     header = read_header(path)
     assert np.array_equal(read_voxels(header), lps_whd.transpose(2, 1, 0))
     np.testing.assert_allclose(header.grid.matrix, np.diag([3.0, 2.0, 1.0]), atol=1e-6)
@@ -111,16 +113,16 @@ def test_a_file_damaged_in_the_middle_is_never_read(tmp_path: Path, write_nifti:
 def test_more_than_a_volume_is_refused_but_a_single_time_point_is_not(tmp_path: Path) -> None:
     one, two = tmp_path / "one.nii.gz", tmp_path / "two.nii.gz"
     values = np.arange(24, dtype=np.int16).reshape(2, 3, 4, 1)
-    nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0])), one)
-    nibabel.save(nibabel.Nifti1Image(np.repeat(values, 2, axis=3), np.eye(4)), two)
+    NIBABEL.save(NIBABEL.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0])), one)
+    NIBABEL.save(NIBABEL.Nifti1Image(np.repeat(values, 2, axis=3), np.eye(4)), two)
     assert np.array_equal(read_voxels(read_header(one)), values[..., 0].transpose(2, 1, 0))
-    with pytest.raises(CaseError, match="4 x 3|2 x 3 x 4 x 2"):
+    with pytest.raises(CaseError, match=r"holds 2 x 3 x 4 x 2 voxels"):
         read_header(two)
 
 
 def test_complex_voxels_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.nii"
-    nibabel.save(nibabel.Nifti1Image(np.ones((2, 3, 4), np.complex64), np.eye(4)), path)
+    NIBABEL.save(NIBABEL.Nifti1Image(np.ones((2, 3, 4), np.complex64), np.eye(4)), path)
     with pytest.raises(CaseError, match=r"not one volume of numbers|cannot be read"):
         read_header(path)
 
@@ -136,7 +138,7 @@ def test_what_is_no_file_and_no_nifti_is_told_in_one_line(tmp_path: Path) -> Non
 
 
 def test_a_header_that_promises_more_than_the_file_can_hold_costs_no_memory(tmp_path: Path) -> None:
-    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    image = NIBABEL.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
     image.header.set_data_shape((30000, 30000, 30000))
     path = tmp_path / "bomb.nii.gz"
     path.write_bytes(gzip.compress(bytes(image.header.binaryblock) + b"\0" * 5000))

@@ -1,8 +1,6 @@
-"""The visibility check in small: each sign learnable, the kinetic one hidden in a single phase; and its rules."""
+"""The visibility check in small: every sign learnable, the kinetic one hidden in any single phase."""
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import pytest
@@ -23,7 +21,6 @@ from phcc_simulation.phantom.check import (
 )
 from phcc_simulation.phantom.crops import crop_patient, network_input
 from phcc_simulation.phantom.patient import PHANTOM_PHASES, make_patient
-from phcc_simulation.phantom.pool import map_ordered
 from phcc_simulation.phantom.scanner import TRAINING_CENTRES
 from phcc_simulation.phantom.signs import SIGNS
 
@@ -31,11 +28,11 @@ SMALL_GRID = CropSettings(size=(8, 24, 24), spacing_mm=(4.0, 3.2, 3.2))
 
 
 def test_signs_are_visible_and_wash_out_hides_in_a_single_phase() -> None:
-    """The full check in small: true regions and logistic regression instead of networks, 160 patients.
+    """The full check in small: true regions and logistic regression instead of networks, 120 patients.
 
-    An AUC of 160 patients has a standard error of about .045, so the bounds are looser than the full check's.
+    An AUC of 120 patients has a standard error of about .05, so the bounds are looser than the full check's.
     """
-    seen = region_visibility(PhantomSettings(), 160)
+    seen = region_visibility(PhantomSettings(), 120)
     for sign in SIGNS:
         assert seen[ALL_PHASES][sign] >= 0.93, sign
     for phase in PHANTOM_PHASES:
@@ -63,14 +60,13 @@ def test_the_rules_name_what_they_find() -> None:
     assert any("dominates" in line for line in judge(rows(all_phases__core=1.0, all_phases__rim=0.80)))
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_the_full_check_runs_end_to_end_in_miniature() -> None:
-    """Its numbers mean nothing at this size; that it goes all the way, reports and repeats is what is tested."""
+    """Its numbers mean nothing at this size; tested is that it goes all the way, reports and repeats."""
     stages: list[tuple[str, int, int]] = []
 
     def run() -> check.VisibilityReport:
         return check_visibility(
-            PhantomSettings(training_centres=2), cases=32, test_cases=24, external_cases=12, epochs=1,
+            PhantomSettings(training_centres=2), cases=16, test_cases=14, external_cases=14, epochs=1,
             crop=SMALL_GRID, progress=lambda *stage: stages.append(stage),
         )  # fmt: skip
 
@@ -80,11 +76,11 @@ def test_the_full_check_runs_end_to_end_in_miniature() -> None:
     ]  # fmt: skip
     assert all(len(line) == 1 + len(TARGETS) for line in report.table())
     assert report.failures == judge(list(report.rows))
-    assert not report.passed  # 32 cases teach no network
-    assert ("patients", 68, 68) in stages
+    assert not report.passed  # 16 cases teach no network
+    assert ("patients", 44, 44) in stages
     assert len({stage for stage, _, _ in stages}) == 7
     assert 0.0 <= report.ratio_auc <= 1.0
-    assert run().rows == report.rows
+    assert run() == report
 
 
 def test_a_sign_that_never_occurs_is_refused() -> None:
@@ -119,17 +115,3 @@ def test_crops_hold_the_lesion_in_their_middle() -> None:
     true = np.subtract(patient.images["arterial"].box.stop_zyx, patient.images["arterial"].box.start_zyx)
     true_mm = np.minimum(true * patient.profile.spacing_zyx, np.multiply((12, 48, 48), (3.0, 1.6, 1.6)))
     assert np.abs(size - true_mm).max() <= 2 * 3.0
-
-
-def _negative_pid(task: int) -> tuple[int, int]:
-    return -task, os.getpid()
-
-
-def test_work_side_by_side_keeps_the_order() -> None:
-    counted: list[tuple[int, int]] = []
-    results = list(
-        map_ordered(_negative_pid, range(11), 2, lambda done, total: counted.append((done, total)))
-    )
-    assert [value for value, _ in results] == [-task for task in range(11)]
-    assert os.getpid() not in {pid for _, pid in results}
-    assert counted == [(i, 11) for i in range(1, 12)]

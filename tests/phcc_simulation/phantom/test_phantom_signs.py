@@ -11,13 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from phcc_model.config import PhantomSettings
 from phcc_model.seeds import generator
-from phcc_simulation.phantom.signs import (
-    best_possible_auc,
-    draw_signs,
-    log_likelihood_ratio,
-    oracle_auc,
-    shifted_prevalence,
-)
+from phcc_simulation.phantom.oracle import best_possible_auc, oracle_auc
+from phcc_simulation.phantom.signs import draw_signs, log_likelihood_ratio, shifted_prevalence
 
 DEFAULT = PhantomSettings()
 
@@ -80,7 +75,8 @@ def test_more_to_see_is_never_worse(p0: float, p1: float, afp: float, size: floa
 
 def test_nothing_planted_leaves_chance() -> None:
     nothing = {"sign_given_negative": 0.4, "sign_given_positive": 0.4, "afp_effect": 0.0, "size_effect": 0.0}
-    assert set(best_possible_auc(DEFAULT.model_copy(update=nothing)).values()) == {pytest.approx(0.5)}
+    for value in best_possible_auc(DEFAULT.model_copy(update=nothing)).values():
+        assert value == pytest.approx(0.5)
 
 
 def test_mimics_never_stand_beside_their_sign_and_kinetics_only_is_what_it_says() -> None:
