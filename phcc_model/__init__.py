@@ -1,0 +1,1 @@
+"""Model, mathematics, contract and statistics: no Flower, no network, no site."""

@@ -39,7 +39,11 @@ class CaseSet:
         n, p = self.present_np.shape
         grid = self.volumes_npdhw.shape[2:]
         lengths = {len(self.case), len(self.patient), len(self.label_n), len(self.afp_n), n}
-        if len(lengths) != 1 or self.volumes_npdhw.shape[:2] != (n, p) or self.lesion_ndhw.shape != (n, *grid):
+        if (
+            len(lengths) != 1
+            or self.volumes_npdhw.shape[:2] != (n, p)
+            or self.lesion_ndhw.shape != (n, *grid)
+        ):
             raise ValueError("the parts of a CaseSet disagree in their shapes")
 
     def __len__(self) -> int:

@@ -96,7 +96,9 @@ class DataSettings(Section):
     label: str = Field("proliferative", description="column or attribute that holds the label")
     crop: CropSettings = CropSettings()
     normalisation: Literal["log-ratio", "own-liver", "z-score", "signed-distance", "none"] = "log-ratio"
-    smoothing_voxels: float = Field(0.6, ge=0.0, description="in-plane Gaussian before a logarithm, in voxels")
+    smoothing_voxels: float = Field(
+        0.6, ge=0.0, description="in-plane Gaussian before a logarithm, in voxels"
+    )
     clip: Positive = 2.5
     centres: CentreSettings = CentreSettings()
     split: SplitSettings = SplitSettings()
@@ -117,7 +119,11 @@ class ClassifierSettings(Section):
     """From one map per phase to one score (METHOD: stage 2 [R])."""
 
     pooling: Literal["gap", "lesion", "gap+lesion"] = "gap"
-    features: tuple[Literal["absolute", "difference", "relative"], ...] = ("absolute", "difference", "relative")
+    features: tuple[Literal["absolute", "difference", "relative"], ...] = (
+        "absolute",
+        "difference",
+        "relative",
+    )
     fusion: Literal["attention", "concat", "mean"] = "attention"
     width: int = Field(64, ge=4)
     layers: int = Field(1, ge=1, le=4)
@@ -135,7 +141,9 @@ class ModelSettings(Section):
     downsample: tuple[Triple, ...] = ((1, 2, 2), (2, 2, 2))
     kernel: Triple = (3, 5, 5)
     drop_path: Fraction = 0.0
-    phases: Literal["shared", "joint"] = Field("shared", description="one encoder per phase, or phases as channels")
+    phases: Literal["shared", "joint"] = Field(
+        "shared", description="one encoder per phase, or phases as channels"
+    )
     decoder_width: int = Field(64, ge=4)
     decoder_depth: int = Field(1, ge=1)
     masking: Literal["auto", "packed", "dense"] = "auto"
@@ -167,7 +175,9 @@ class ModelSettings(Section):
             raise ValueError("depths and dims are for size custom")
         stages = len(self.stages[0])
         if len(self.downsample) != stages - 1:
-            raise ValueError(f"{stages} stages need {stages - 1} downsample steps, not {len(self.downsample)}")
+            raise ValueError(
+                f"{stages} stages need {stages - 1} downsample steps, not {len(self.downsample)}"
+            )
         if any(k % 2 == 0 for k in self.kernel):
             raise ValueError("kernel must be odd along every axis")
         if self.classifier.width % self.classifier.heads:
@@ -185,8 +195,12 @@ class WeightingSettings(Section):
     steps: int = Field(20, ge=1)
     learning_rate: Positive = 1.0
     maximum: float = Field(4.0, ge=1.0, description="no sample weighs more than this many times uniform")
-    memory: Fraction = Field(0.9, description="share of the running mean kept by the memory of earlier batches")
-    uniform_fraction: Fraction = Field(0.1, description="first share of the pre-training with uniform weights")
+    memory: Fraction = Field(
+        0.9, description="share of the running mean kept by the memory of earlier batches"
+    )
+    uniform_fraction: Fraction = Field(
+        0.1, description="first share of the pre-training with uniform weights"
+    )
 
 
 class PretrainSettings(Section):
@@ -196,7 +210,9 @@ class PretrainSettings(Section):
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(16, ge=1)
     mask_ratio: float = Field(0.6, gt=0.0, lt=1.0)
-    mask_phases: Literal["same", "independent"] = Field("same", description="one mask for all phases of a case?")
+    mask_phases: Literal["same", "independent"] = Field(
+        "same", description="one mask for all phases of a case?"
+    )
     target: Literal["norm-pix", "raw", "norm-across-phases"] = "norm-pix"
     learning_rate: Positive = Field(1.5e-3, description="peak; AdamW (0.9, 0.95)")
     weight_decay: float = Field(0.05, ge=0.0)
@@ -215,7 +231,9 @@ class AugmentationSettings(Section):
     shift_voxels: float = Field(2.0, ge=0.0)
     intensity: float = Field(0.08, ge=0.0, description="sd of a gain and an offset per phase")
     noise: float = Field(0.03, ge=0.0)
-    phase_dropout: Fraction = Field(0.05, description="probability that a phase is hidden, never the last one")
+    phase_dropout: Fraction = Field(
+        0.05, description="probability that a phase is hidden, never the last one"
+    )
 
 
 class FinetuneSettings(Section):
@@ -243,12 +261,16 @@ class FederationSettings(Section):
     proximal: float = Field(0.01, ge=0.0, description="FedProx's mu")
     weighting: Literal["patients", "equal", "capped"] = "patients"
     cap: int = Field(200, ge=1, description="weighting capped: no site counts for more patients than this")
-    encoding: Literal["fp16", "fp32", "int8"] = Field("fp16", description="how a site's change is written on the wire")
+    encoding: Literal["fp16", "fp32", "int8"] = Field(
+        "fp16", description="how a site's change is written on the wire"
+    )
     minimum_sites: int = Field(2, ge=1, description="quorum: a round with fewer replies is not aggregated")
     required_sites: tuple[str, ...] = ()
     round_deadline_s: Positive = 3600.0
-    largest_change: Positive = Field(20.0, description="a reply whose change is longer than this many times the "
-                                     "median of the round's is set aside")
+    largest_change: Positive = Field(
+        20.0,
+        description="a reply whose change is longer than this many times the last round's is set aside",
+    )
 
 
 class EvaluationSettings(Section):
@@ -275,7 +297,9 @@ class StudyConfig(Section):
     def _crop_fits_the_patch(self) -> StudyConfig:
         for axis, size, unit in zip("DHW", self.data.crop.size, self.model.patch, strict=True):
             if size % unit:
-                raise ValueError(f"data.crop.size along {axis} is {size}, not a multiple of the model's patch {unit}")
+                raise ValueError(
+                    f"data.crop.size along {axis} is {size}, not a multiple of the model's patch {unit}"
+                )
         return self
 
     @property

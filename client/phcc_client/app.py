@@ -74,7 +74,7 @@ def answer(
     try:
         session = locate(context)
         reply = act(session, read_order(message.content, kind))
-    except Exception as error:  # noqa: BLE001 - nothing of an exception's text may leave the site
+    except Exception as error:
         log.exception("the order could not be carried out")
         if session is not None:
             write_down(session.folder, error)

@@ -67,7 +67,7 @@ class FlowerSites:
         while set(expected) - set(answers) and time.monotonic() < end:
             fresh = [node for node in self._grid.get_node_ids() if node not in known]
             known.update(fresh)
-            asked |= self._push({node: order for node in fresh}, QUERY, self._patience_s)
+            asked |= self._push(dict.fromkeys(fresh, order), QUERY, self._patience_s)
             for reply in self._grid.pull_messages(list(asked)) if asked else ():
                 node = asked.pop(reply.metadata.reply_to_message_id)
                 answer = _answer(reply, SiteCard)

@@ -1,0 +1,1 @@
+"""Virtual centres, the phantom, and whole studies on one machine."""

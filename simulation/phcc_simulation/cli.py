@@ -25,10 +25,15 @@ app = typer.Typer(
 )
 
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study; repeatable."),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The run's folder; a second start goes on where it stopped.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Files worked on at a time; default: all cores.")]
+Out = Annotated[
+    Path, typer.Option("--out", help="The run's folder; a second start goes on where it stopped.")
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Files worked on at a time; default: all cores.")
+]
 
 
 @app.command("run")
@@ -43,7 +48,8 @@ def run_command(
     jobs: Jobs = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1...")] = "cpu",
     memory: Annotated[
-        bool, typer.Option("--in-memory", help="Without Flower, in this process: the same result, for debugging.")
+        bool,
+        typer.Option("--in-memory", help="Without Flower, in this process: the same result, for debugging."),
     ] = False,
 ) -> None:
     """Run a study: prepare the data, train every arm over virtual centres, write table and report.

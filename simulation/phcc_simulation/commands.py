@@ -56,12 +56,16 @@ def run_study(
     """
     study = load_study(find_study(study_name), overrides)
     if arms:
-        study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"arms": tuple(arms)})})
+        study = study.model_copy(
+            update={"evaluation": study.evaluation.model_copy(update={"arms": tuple(arms)})}
+        )
     out = out.expanduser().resolve()
     _begin(out, study)
     with Screen(console) as screen:
         workspace = Preparer(out, jobs, screen.files).prepare(study)
-        plan_arms(study.evaluation.arms, study, workspace.centres)  # a wrong arm is told before anything trains
+        plan_arms(
+            study.evaluation.arms, study, workspace.centres
+        )  # a wrong arm is told before anything trains
         side_by_side = min(os.cpu_count() or 1, len(workspace.centres))
         threads = threads or max(1, (os.cpu_count() or 1) // side_by_side)
         journal = Journal(out / JOURNAL)
@@ -106,11 +110,15 @@ def _begin(out: Path, study: StudyConfig) -> None:
         free = shutil.disk_usage(out).free
     except OSError as error:
         raise StorageError(
-            f"the run's folder cannot be written ({error.strerror})", where=str(out), remedy="Choose another --out"
+            f"the run's folder cannot be written ({error.strerror})",
+            where=str(out),
+            remedy="Choose another --out",
         ) from error
     if free < LEAST_FREE_BYTES:
         raise StorageError(
-            f"only {free / 2**20:.0f} MiB are free on this disk", where=str(out), remedy="Free some space first"
+            f"only {free / 2**20:.0f} MiB are free on this disk",
+            where=str(out),
+            remedy="Free some space first",
         )
 
 
@@ -128,7 +136,20 @@ def make_phantom(study_name: str, out: Path, overrides: Sequence[str], jobs: int
             jobs=jobs,
             progress=lambda done, total: screen.files("writing the phantom", done, total),
         )
-    console.print(summary, soft_wrap=True)
+    table = Table(
+        "centre", "patients", "proliferative", "best possible AUC of these patients", title="synthetic data"
+    )
+    for centre, counts in summary.by_centre.items():
+        reached = summary.oracle_auc.get(centre)
+        table.add_row(
+            centre, *map(str, counts.values()), "not defined" if reached is None else f"{reached:.3f}"
+        )
+    console.print(table)
+    for name, value in summary.best_possible_auc.items():
+        console.print(f"best possible AUC, {name}: {value:.3f}")
+    console.print(
+        f"{summary.written} of {summary.patients} patients written to {summary.root}", soft_wrap=True
+    )
 
 
 def check_phantom(study_name: str, overrides: Sequence[str], cases: int, jobs: int) -> None:
@@ -150,7 +171,9 @@ def check_phantom(study_name: str, overrides: Sequence[str], cases: int, jobs: i
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    console.print(f"arterial over portal venous contrast, one number: AUC {report.ratio_auc:.3f} for the label")
+    console.print(
+        f"arterial over portal venous contrast, one number: AUC {report.ratio_auc:.3f} for the label"
+    )
     for name, value in report.best_possible.items():
         console.print(f"best possible AUC, {name}: {value:.3f}")
     for failure in report.failures:

@@ -155,7 +155,14 @@ def _free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def _superlink(home: Path, port: int, control_port: int, environment: Mapping[str, str]) -> Iterator[None]:
     command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--control-api-address", f"127.0.0.1:{control_port}"]
+    command += [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--control-api-address",
+        f"127.0.0.1:{control_port}",
+    ]
     command += ["--database", str(home / "state.db"), "--disable-runtime-dependency-installation"]
     log_path = home / "superlink.log"
     with log_path.open("wb") as log:
@@ -188,7 +195,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log_path: P
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):  # noqa: S310 - loopback
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(POLL_SECONDS)

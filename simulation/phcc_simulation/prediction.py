@@ -30,7 +30,9 @@ def score_images(run: Path, npz: Path, array: str, arm: str) -> NDArray[np.float
     """
     study_file = run / "study.yaml"
     if not study_file.is_file():
-        raise ConfigError("this folder holds no run", where=str(run), remedy="Give the --out of a finished run")
+        raise ConfigError(
+            "this folder holds no run", where=str(run), remedy="Give the --out of a finished run"
+        )
     plan = plan_arm(arm, load_study(study_file), read_splits(run / "splits.json").centres)
     if plan.kind == "afp":
         raise ConfigError("this arm has no network", where=f"--arm {arm}", remedy="Choose another arm")

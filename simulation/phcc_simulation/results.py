@@ -57,7 +57,9 @@ def write_results(
         seed=study.seed,
     )
     write_atomically(workspace.out / "scores.csv", _scores_csv(scored))
-    write_report(workspace.out, summary, scored=scored, config_yaml=dump_study(study))
+    write_report(
+        workspace.out, summary, scored=scored, config_yaml=dump_study(study), notes=workspace.splits.warnings
+    )
     return summary
 
 
@@ -86,7 +88,7 @@ def _data(study: StudyConfig, workspace: Workspace, phantom: dict[str, Any]) -> 
 
 
 def _timing(rounds: Sequence[Any], seconds: float) -> dict[str, Any]:
-    by_stage: dict[str, float] = {stage: 0.0 for stage in keys.STAGES}
+    by_stage: dict[str, float] = dict.fromkeys(keys.STAGES, 0.0)
     for record in rounds:
         by_stage[record.stage] += record.seconds
     return {"total_s": round(seconds, 1), **{f"{stage}_s": round(s, 1) for stage, s in by_stage.items()}}

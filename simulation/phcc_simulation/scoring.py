@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from phcc_client.session import Runtime
 from phcc_client.preparations import open_prepared
+from phcc_client.session import Runtime
 from phcc_client.site import SPLITS, Split
 from phcc_model.build import build_classifier, load_state
 from phcc_model.cases import CaseSet
@@ -53,7 +53,14 @@ def _scored(
             continue
         for i, value in enumerate(score(cases)):
             yield ScoredCase(
-                arm, cases.case[i], cases.patient[i], centre, split, int(cases.label_n[i]), float(value), threshold
+                arm,
+                cases.case[i],
+                cases.patient[i],
+                centre,
+                split,
+                int(cases.label_n[i]),
+                float(value),
+                threshold,
             )
 
 

@@ -58,7 +58,7 @@ class StudyRun:
             PhccError: what stopped the run; everything that was finished is kept.
         """
         begin = time.time()
-        preparer = Preparer(self.out, self.jobs, lambda what, done, total: None)
+        preparer = Preparer(self.out, self.jobs, _silent)
         workspace = preparer.prepare(self.study)
         plans = plan_arms(self.study.evaluation.arms, self.study, workspace.centres)
         self.journal.write("plan", arms=[_planned(plan) for plan in plans])
@@ -86,9 +86,7 @@ class StudyRun:
             sites = federated(workspace)
         else:
             names = (POOLED,) if plan.kind == "pooled" else plan.sites
-            sites = MemorySites(
-                {name: Session(workspace.site(name), name, self.runtime) for name in names}
-            )
+            sites = MemorySites({name: Session(workspace.site(name), name, self.runtime) for name in names})
         coordinator = Coordinator(
             plan.name,
             plan.study,
@@ -122,6 +120,10 @@ def pretrained_file(out: Path, plan: ArmPlan) -> Path:
     """Where the end of an arm's pre-training is kept; arms with the same pre-training share it."""
     key = plan.pretrain_key or re.sub(r"\W+", "-", plan.name)
     return out / CHECKPOINTS / PRETRAINED / f"{key[:32]}.safetensors"
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """The files were prepared before, with progress: this time they are only found."""
 
 
 def _planned(plan: ArmPlan) -> dict[str, object]:

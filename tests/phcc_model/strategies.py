@@ -16,6 +16,7 @@ Triple = tuple[int, int, int]
 
 seeds = st.integers(0, 2**31 - 1)
 strides = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 2))
+stems = st.tuples(st.integers(1, 2), st.integers(2, 3), st.integers(1, 2))
 kernels = st.tuples(*(st.sampled_from([1, 3, 5]) for _ in range(3)))
 grids = st.tuples(st.integers(1, 3), st.integers(2, 4), st.integers(1, 3))
 
@@ -27,8 +28,8 @@ def model_settings(draw: st.DrawFn) -> ModelSettings:
     return ModelSettings(
         size="custom",
         depths=tuple(draw(st.integers(1, 2)) for _ in range(stages)),
-        dims=tuple(draw(st.integers(2, 9)) for _ in range(stages)),
-        stem=draw(strides),
+        dims=tuple(draw(st.integers(4, 9)) for _ in range(stages)),
+        stem=draw(stems),
         downsample=tuple(draw(strides) for _ in range(stages - 1)),
         kernel=draw(kernels),
         phases=draw(st.sampled_from(["shared", "joint"])),
@@ -70,8 +71,8 @@ def masked_batch(
 def stir(module: nn.Module, seed: int) -> nn.Module:
     """Random parameters in place of the start values, so that no gain is one and no offset zero.
 
-    Weights are scaled to keep the size of what passes through them; otherwise every output would be near zero and
-    any two networks would agree.
+    Weights are scaled to keep the size of what passes through them; otherwise every output would be near zero
+    and any two networks would agree.
     """
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -88,7 +89,8 @@ def stir(module: nn.Module, seed: int) -> nn.Module:
 
 def apart(a: Tensor, b: Tensor) -> float:
     """|a - b| / |b|."""
-    return float((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30))
+    a, b = a.detach().double(), b.detach().double()
+    return float((a - b).norm() / b.norm().clamp_min(1e-30))
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:
