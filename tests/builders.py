@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flwr.app import Context, RecordDict
+from flwr.app import Message as FlowerMessage
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from phcc_client.imaging.cache import entry_path, store
@@ -22,6 +27,7 @@ from phcc_client.preparations import preparation_folder
 from phcc_client.session import Runtime, Session
 from phcc_client.site import Split, write_site
 from phcc_model.build import first_weights
+from phcc_model.checkpoint import state_digest
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.contract.manifest import Manifest
@@ -64,13 +70,13 @@ TINY: dict[str, Any] = {
     "evaluation": {"arms": ["full"], "bootstrap": 0},
 }
 
-Labels = Sequence[int]
+Labels = Sequence[int | tuple[int, ...]]
 Change = Callable[[TrainReply], TrainReply | NoReply]
 
 
 @dataclasses.dataclass(frozen=True)
 class Centre:
-    """A hospital's patients: the label (1, 0 or -1) of each, by split; one lesion each."""
+    """A hospital's patients: the label (1, 0 or -1) of each, by split; a tuple is a patient with several lesions."""
 
     train: Labels = ()
     validation: Labels = ()
@@ -90,9 +96,7 @@ def tiny_study(**sections: Any) -> StudyConfig:
 
 
 def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    both = {
-        k: _merged(tree[k], v) if isinstance(v, Mapping) and k in tree else v for k, v in changes.items()
-    }
+    both = {k: _merged(tree[k], v) if isinstance(v, Mapping) and k in tree else v for k, v in changes.items()}
     return {**tree, **both}
 
 
@@ -108,7 +112,7 @@ def crop_of(study: StudyConfig, patient: str, label: int) -> PreparedCase:
     return PreparedCase(volumes_pdhw.astype(np.float16), present_p, lesion_dhw)
 
 
-def write_centre(folder: Path, study: StudyConfig, name: str, centre: Centre, lesions: int = 1) -> Path:
+def write_centre(folder: Path, study: StudyConfig, name: str, centre: Centre) -> Path:
     """Prepare one hospital as the study asks: crops into a cache beside it, its file into its folder.
 
     Args:
@@ -116,7 +120,6 @@ def write_centre(folder: Path, study: StudyConfig, name: str, centre: Centre, le
         study: whose phases and crop are meant.
         name: of the hospital.
         centre: its patients.
-        lesions: cases of each patient.
 
     Returns:
         The hospital's folder.
@@ -130,13 +133,13 @@ def write_centre(folder: Path, study: StudyConfig, name: str, centre: Centre, le
     )
     for split, labels in splits:
         for number, label in enumerate(labels):
-            for lesion in range(lesions):
-                patient = f"{name}-{split}-{number}"
+            patient = f"{name}-{split}-{number}"
+            for lesion, value in enumerate((label,) if isinstance(label, int) else label):
                 case = f"{patient}-{lesion}"
-                key = f"{derive_seed(0, case):016x}" * 4
+                key = f"{derive_seed(0, 'crop', case, value):016x}" * 4
                 if not entry_path(folder / "cache", key).exists():
-                    store(folder / "cache", key, crop_of(study, case, label))
-                entries.append(Entry(case, patient, name, None, label, float("nan"), None, key))
+                    store(folder / "cache", key, crop_of(study, case, value))
+                entries.append(Entry(case, patient, name, None, value, float("nan"), None, key))
                 split_of[case] = split
     site = folder / "sites" / name
     write_site(
@@ -150,12 +153,44 @@ def write_centre(folder: Path, study: StudyConfig, name: str, centre: Centre, le
     return site
 
 
+class RememberingSession(Session):
+    """A session that knows by heart what it answered to an order, and so never trains the same twice.
+
+    `test_session` shows that this cannot be told from training again.
+    """
+
+    def __init__(self, folder: Path, name: str, runtime: Runtime | None = None) -> None:
+        super().__init__(folder, name, runtime)
+        self.known: dict[str, Any] = {}
+
+    def card(self, order: CardOrder) -> SiteCard:
+        card: SiteCard = self._remembered(order, super().card)
+        return card
+
+    def train(self, order: TrainOrder) -> TrainReply:
+        reply: TrainReply = self._remembered(order, super().train)
+        return reply
+
+    def evaluate(self, order: EvaluateOrder) -> EvaluateReply:
+        reply: EvaluateReply = self._remembered(order, super().evaluate)
+        return reply
+
+    def _remembered(self, order: Any, answer: Callable[[Any], Any]) -> Any:
+        key = f"{order!r} {state_digest(order.arrays)}"
+        if key not in self.known:
+            self.known[key] = answer(order)
+        return self.known[key]
+
+
 def open_sessions(
-    folder: Path, study: StudyConfig, centres: Mapping[str, Centre] = CENTRES
+    folder: Path,
+    study: StudyConfig,
+    centres: Mapping[str, Centre] = CENTRES,
+    kind: type[Session] = Session,
 ) -> dict[str, Session]:
     """Hospitals' sessions, written to this folder first."""
     return {
-        name: Session(write_centre(folder, study, name, centre), name, Runtime(threads=1))
+        name: kind(write_centre(folder, study, name, centre), name, Runtime(threads=1))
         for name, centre in centres.items()
     }
 
@@ -199,7 +234,11 @@ class TamperedSites(MemorySites):
         for order in orders:
             self._count("evaluate", order)
             for _, reply in super().evaluate([order], deadline_s):
-                if self.loss is not None and isinstance(reply, EvaluateReply) and order.stage == keys.FINETUNE:
+                if (
+                    self.loss is not None
+                    and isinstance(reply, EvaluateReply)
+                    and order.stage == keys.FINETUNE
+                ):
                     reply = dataclasses.replace(reply, loss=self.loss[order.round])  # noqa: PLW2901
                 yield order, reply
 
@@ -253,3 +292,66 @@ def evaluate_order(study: StudyConfig, stage: str, site: str, split: str = "vali
 def card_of(session: Session, study: StudyConfig) -> SiteCard:
     """How a site announces itself."""
     return session.card(card_order(study))
+
+
+Answer = Callable[[FlowerMessage], FlowerMessage | None]
+"""What a node says to a message; None where it stays silent."""
+
+
+class MemoryGrid(Grid):
+    """Flower's grid without a network: every node answers as soon as it is asked, and waits to be pulled.
+
+    Args:
+        nodes: by number; more may be put in later.
+
+    Attributes:
+        pushed: every message that was sent, in order.
+        unreachable: nodes for which Flower takes no message.
+    """
+
+    def __init__(self, nodes: Mapping[int, Answer]) -> None:
+        # What Flower sets when it starts a task; without it no message can be made.
+        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+        self.nodes = dict(nodes)
+        self.pushed: list[FlowerMessage] = []
+        self.unreachable: set[int] = set()
+        self._waiting: dict[str, FlowerMessage] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.nodes)
+
+    def push_messages(self, messages: Iterable[FlowerMessage]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            name = "" if node in self.unreachable else f"message-{len(self.pushed)}"
+            message.metadata.__dict__["_message_id"] = name  # as Flower's own grids do
+            self.pushed.append(message)
+            if name and (reply := self.nodes[node](message)) is not None:
+                self._waiting[name] = reply
+            ids.append(name)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[FlowerMessage]:
+        return [self._waiting.pop(name) for name in message_ids if name in self._waiting]
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> FlowerMessage:
+        raise NotImplementedError
+
+    def send_and_receive(self, messages: Iterable[FlowerMessage], *, timeout: float | None = None) -> Any:
+        raise NotImplementedError
+
+
+def flower_node(app: ClientApp, number: int = 1, **configuration: str | int) -> Answer:
+    """A node that runs a client's app in this process, with its configuration."""
+    context = Context(
+        run_id=1, node_id=number, node_config=dict(configuration), state=RecordDict(), run_config={}
+    )
+    return lambda message: app(message, context)

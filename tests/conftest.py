@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import warnings
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from builders import CENTRES, Centre, open_sessions
 
-from phcc_client.session import Session
-from phcc_model.config import StudyConfig
+if TYPE_CHECKING:
+    from phcc_client.session import Session
 
-Sessions = Callable[..., dict[str, Session]]
+
+def pytest_configure() -> None:
+    """Warnings are errors; typer asks click for names that click 8.5 calls old, once, when it is imported."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"'click\.", DeprecationWarning)
+        import typer  # noqa: F401 - kept in sys.modules for Flower and for our own commands
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Session]:
+    """Three hospitals that a module's tests share; what they were asked before they know by heart."""
+    from builders import RememberingSession, open_sessions, tiny_study
+
+    return open_sessions(tmp_path_factory.mktemp("hospitals"), tiny_study(), kind=RememberingSession)

@@ -48,7 +48,6 @@ class SiteMemory:
         Raises:
             StorageError: it cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(
             self._path(round_index), arrays, CheckpointInfo("memory", round_index, self.study_digest)
         )

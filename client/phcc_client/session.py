@@ -108,6 +108,9 @@ class Session:
             PhccError: the order does not fit this site's package, study or data, or training fails.
         """
         study = self._checked(order)
+        rounds = study.pretrain.rounds if order.stage == keys.PRETRAIN else study.finetune.rounds
+        if order.round >= rounds:
+            raise ContractError(f"round {order.round} is ordered, the study has {rounds}", where="order")
         cases = self._site(study).load("train")
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)

@@ -177,6 +177,7 @@ def _receive(
         change = check_reply(reply, order, card, manifest, study)
     except ReplyRefused as error:
         return SiteRecord(status="refused", reason=error.what, bytes_up=up, bytes_down=down)
+    reply.arrays.clear()  # decoded: from here on one change and the sum are all that is held
     if too_long({order.site: change.norm}, study.federation.largest_change, measure):
         reason = f"its change is {change.norm / measure:.0f} times as long as the others' of the round before"
         return SiteRecord(status="refused", reason=reason, bytes_up=up, bytes_down=down)

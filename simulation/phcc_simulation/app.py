@@ -6,6 +6,7 @@ chosen by its partition, and serves from its site folder as a hospital would.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,13 @@ from phcc_model.config import StudyConfig
 from phcc_model.errors import DataError, PhccError
 from phcc_model.study_file import load_study
 from phcc_server.strategy import FlowerSites
-from phcc_simulation.journal import Journal
+from phcc_simulation.journal import Journal, in_one_line
 from phcc_simulation.places import default_out, find_study
 from phcc_simulation.splits import read_splits
 from phcc_simulation.study_run import StudyRun
 from phcc_simulation.workspace import Workspace
+
+log = logging.getLogger("flwr")  # what `flwr run --stream` shows
 
 SITES_PATIENCE_S = 300.0
 JOURNAL = "progress.jsonl"
@@ -78,7 +81,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study; the journal's last line says how it ended."""
     request = request_of(context.run_config)
     request.out.mkdir(parents=True, exist_ok=True)
-    journal = Journal(request.out / JOURNAL)
+    journal = Journal(request.out / JOURNAL, lambda event: log.info(in_one_line(event)))
+    log.info("the run's folder is %s", request.out)
 
     def federated(_: Workspace) -> FlowerSites:
         return FlowerSites(grid, SITES_PATIENCE_S)

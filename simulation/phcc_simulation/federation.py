@@ -43,7 +43,10 @@ class MemorySites:
 
     def cards(self, order: CardOrder, expected: Sequence[str]) -> dict[str, SiteCard | NoReply]:
         """Ask every expected site who it is."""
-        return {site: self._ask(site, order, SiteCard, Session.card) for site in expected}
+        return {
+            site: self._ask(site, order, SiteCard, lambda session, arrived: session.card(arrived))
+            for site in expected
+        }
 
     def train(
         self, orders: Sequence[TrainOrder], deadline_s: float
@@ -51,7 +54,10 @@ class MemorySites:
         """One site after the other; a deadline has no meaning here."""
         del deadline_s
         for order in orders:
-            yield order, self._ask(order.site, order, TrainReply, Session.train)
+            yield (
+                order,
+                self._ask(order.site, order, TrainReply, lambda session, arrived: session.train(arrived)),
+            )
 
     def evaluate(
         self, orders: Sequence[EvaluateOrder], deadline_s: float
@@ -59,7 +65,12 @@ class MemorySites:
         """Likewise."""
         del deadline_s
         for order in orders:
-            yield order, self._ask(order.site, order, EvaluateReply, Session.evaluate)
+            yield (
+                order,
+                self._ask(
+                    order.site, order, EvaluateReply, lambda session, arrived: session.evaluate(arrived)
+                ),
+            )
 
     def _ask(
         self, site: str, order: Order, kind: type[Reply], act: Callable[[Session, Order], Message]

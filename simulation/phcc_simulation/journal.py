@@ -31,6 +31,20 @@ class Event:
     at: float = 0.0
 
 
+def in_one_line(event: Event) -> str:
+    """An event for a log: what happened, and the numbers that say how it went."""
+    if event.kind == "round":
+        shown = ("loss", "validation_loss", "auc", "seconds")
+        numbers = "".join(
+            f" {name} {value:.3f}" for name in shown if isinstance(value := event.fields.get(name), float)
+        )
+        where = f"{event.fields['arm']} {event.fields['stage']} round {event.fields['round'] + 1}"
+        return f"{where}: {event.fields['status']}{numbers}"
+    if event.kind == "plan":
+        return "arms: " + ", ".join(arm["arm"] for arm in event.fields["arms"])
+    return str(event.fields.get("text", event.kind))
+
+
 class Journal:
     """Appends events to a file, and reads those that are new.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ def test_the_weights_gradient_does_not_depend_on_how_samples_are_chunked(
     monkeypatch.setattr(depthwise_module, "CHUNK_BYTES", chunk_bytes)
     x, g = _noise(5, 3, 2, 4, 3, seed=1), _noise(5, 3, 2, 4, 3, seed=2)
     weight = _noise(3, 1, 3, 5, 1, seed=3).requires_grad_()
-    F.conv3d(x, weight, None, 1, (1, 2, 0), 1, 3).backward(g)
+    torch.autograd.backward(F.conv3d(x, weight, None, 1, (1, 2, 0), 1, 3), g)
     assert weight.grad is not None
     assert apart(weight_gradient(x, g, weight.shape[2:]), weight.grad) < 1e-13
 
@@ -122,7 +123,7 @@ def test_activate_norm_project_equals_its_parts(
     def by_parts(h: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(response_norm(F.gelu(h), gamma, beta, mask), weight, bias)
 
-    ours = _both(lambda *args: activate_norm_project(*args, mask_nt1=mask), *inputs)
+    ours = _both(partial(activate_norm_project, mask_nt1=mask), *inputs)
     for a, b in zip(ours, _both(by_parts, *inputs), strict=True):
         assert float((a - b).abs().max()) < 1e-9 * max(1.0, float(b.abs().max()))
 
@@ -136,7 +137,7 @@ def test_activate_norm_project_passes_gradcheck(masked: bool) -> None:
     )
     shapes = ((2, 4, 3), (3,), (3,), (2, 3), (2,))
     inputs = [_noise(*shape, seed=i).requires_grad_() for i, shape in enumerate(shapes)]
-    assert torch.autograd.gradcheck(lambda *args: activate_norm_project(*args, mask_nt1=mask), inputs)
+    assert torch.autograd.gradcheck(partial(activate_norm_project, mask_nt1=mask), inputs)
 
 
 def test_response_norm_is_the_published_formula() -> None:
@@ -150,7 +151,8 @@ def test_response_norm_is_the_published_formula() -> None:
 
 def test_a_channel_that_is_silent_has_finite_gradients() -> None:
     h = torch.full((1, 4, 3), -40.0, requires_grad=True)
-    activate_norm_project(h, torch.ones(3), torch.zeros(3), torch.ones(2, 3), torch.zeros(2)).sum().backward()
+    out = activate_norm_project(h, torch.ones(3), torch.zeros(3), torch.ones(2, 3), torch.zeros(2))
+    torch.autograd.backward(out.sum())
     assert h.grad is not None
     assert torch.isfinite(h.grad).all()
 
@@ -160,7 +162,12 @@ def test_both_routes_of_pointwise_agree(tokens: int, monkeypatch: pytest.MonkeyP
     inputs = [_noise(*shape, seed=i).float() for i, shape in enumerate(((4, tokens, 5), (8, 5), (8,)))]
     convolved: list[torch.Size] = []
     conv2d = F.conv2d
-    monkeypatch.setattr(F, "conv2d", lambda x, *rest: convolved.append(x.shape) or conv2d(x, *rest))
+
+    def noted(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        convolved.append(x.shape)
+        return conv2d(x, weight, bias)
+
+    monkeypatch.setattr(F, "conv2d", noted)
     routes = (
         _both(lambda x, w, b, fast=fast: pointwise(x, w, b, fast=fast), *inputs) for fast in (True, False)
     )

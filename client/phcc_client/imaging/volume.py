@@ -23,6 +23,7 @@ from phcc_client.imaging.itk import read_information
 from phcc_model.errors import CaseError
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_HEADER_SIZE, _FIRST_VOXEL = 348, 352  # bytes, in a single file of NIfTI-1
 _LARGEST_INFLATION = 1040  # deflate cannot do better than 1032 : 1
 _DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
@@ -152,6 +153,10 @@ def read_header(path: Path, spacing_mm_dhw: Spacing | None = None) -> Header:
         raise CaseError(
             "there is no such file", where=str(path), remedy="Copy it again or leave the phase out"
         )
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise CaseError(
+            "is not named as a NIfTI file", where=str(path), remedy="Convert it to .nii or .nii.gz"
+        )
     try:
         information = read_information(path)
     except ValueError as error:
@@ -177,7 +182,7 @@ def read_header(path: Path, spacing_mm_dhw: Spacing | None = None) -> Header:
         grid=grid,
         stored_shape=shape,
         dtype=_DTYPES[kind],
-        offset=information.offset,
+        offset=max(information.offset, _FIRST_VOXEL),
         slope=information.slope if scaled else 1.0,
         intercept=information.intercept if scaled else 0.0,
     )
@@ -193,17 +198,15 @@ def read_voxels(header: Header) -> NDArray[np.generic]:
     needed = header.offset + int(np.prod(header.stored_shape, dtype=np.int64)) * int(header.dtype[1])
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-            if start[:2] == _GZIP_MAGIC:
-                stored = _inflate(start + file.read(), needed, path)
-            else:
-                stored = _whole(path, needed)
+            packed = file.read(2) == _GZIP_MAGIC
+            file.seek(0)
+            stored = _inflate(file.read(), needed, path) if packed else _whole(path, needed)
     except OSError as error:
         raise CaseError(
             f"cannot be read ({error.strerror})", where=str(path), remedy="Check the file and its permissions"
         ) from error
-    # A NIfTI header begins with its own size, 348 (NIfTI-1) or 540 (NIfTI-2), in the byte order of the file.
-    order: Literal["<", ">"] = "<" if int.from_bytes(bytes(stored[:4]), "little") in (348, 540) else ">"
+    # The header begins with its own size, 348, in the byte order of the file.
+    order: Literal["<", ">"] = "<" if int.from_bytes(bytes(stored[:4]), "little") == _HEADER_SIZE else ">"
     flat = stored[header.offset : needed].view(np.dtype(header.dtype).newbyteorder(order))
     return header.grid.turn(flat.reshape(header.stored_shape))
 

@@ -213,7 +213,7 @@ def region_visibility(settings: PhantomSettings, cases: int, jobs: int = 1) -> d
         x = features[:, chosen].reshape(len(features), -1)
         scores = []
         for column in range(len(TARGETS)):
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=10.0, max_iter=2000))
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=10.0, solver="liblinear"))
             folds = StratifiedKFold(5, shuffle=True, random_state=0)
             scores.append(
                 cross_val_predict(model, x, target[:, column], cv=folds, method="decision_function")
@@ -290,6 +290,6 @@ def _auc(target: NDArray[np.int64], score: NDArray[np.float64] | NDArray[np.floa
         raise DatasetError(
             "a sign is present in all of the cases or in none, so it cannot be scored",
             where="phantom check",
-            remedy="ask for more cases, or for sign probabilities between 0 and 1",
+            remedy="Ask for more cases, or for sign probabilities between 0 and 1",
         )
     return float(roc_auc_score(target, score))

@@ -138,11 +138,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def storage_error(path: Path, error: OSError | RuntimeError) -> StorageError:
     """What went wrong with a file, for a person."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "free some space and run again; what was written is kept"
+        remedy = "Free some space and run again; what was written is kept"
         return StorageError("no space is left on the disk", where=str(path), remedy=remedy)
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error).strip().splitlines()[-1]
     return StorageError(
-        f"cannot be written ({reason})", where=str(path), remedy="check the folder and its permissions"
+        f"cannot be written ({reason})", where=str(path), remedy="Check the folder and its permissions"
     )
 
 

@@ -53,7 +53,7 @@ def map_ordered(
     except BrokenProcessPool as error:
         raise DataError(
             "a worker process of the phantom was killed (out of memory?)",
-            remedy="run again with fewer jobs; what was written is kept",
+            remedy="Run again with fewer jobs; what was written is kept",
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

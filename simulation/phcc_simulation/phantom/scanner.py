@@ -141,7 +141,7 @@ def centres_of(settings: PhantomSettings) -> tuple[tuple[ScannerProfile, int], .
         raise ConfigError(
             f"{settings.patients} patients cannot be dealt to {len(chosen)} training centres",
             where="data.phantom.patients",
-            remedy="ask for at least one patient per training centre",
+            remedy="Ask for at least one patient per training centre",
         )
     spare = settings.patients - len(chosen)
     exact = np.array([profile.share for profile in chosen]) * spare / sum(profile.share for profile in chosen)

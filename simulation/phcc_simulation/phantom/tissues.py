@@ -34,10 +34,7 @@ INJECTION_S = 8.0  # longer than Parker's bolus at 3 mL/s: the same volume at 1 
 HEPATIC_DELAY_S = 4.0  # aorta to the liver's arteries
 PORTAL_DELAY_S = 14.0  # aorta to the portal vein
 _ARRIVAL_S, _ARRIVAL_SD = 17.0, 1.5  # bolus in the liver's arteries
-_ARTERIAL_LAG_S, _ARTERIAL_LAG_SD = (
-    16.0,
-    2.0,
-)  # from there to the arterial acquisition, triggered by fluoroscopy
+_ARTERIAL_LAG_S, _ARTERIAL_LAG_SD = 16.0, 2.0  # from there to the arterial phase, bolus-triggered
 _PORTAL_SD, _DELAYED_SD = 4.0, 10.0
 _LAST_S = 300.0  # the curves are followed for five minutes
 
@@ -53,6 +50,10 @@ _TUMOUR_T1_LOG_SD, _T1_LOG_SD = 0.10, 0.04
 # The rim is fed first and holds more plasma; the inner part is fed through it. Volume that plasma takes is
 # taken from the interstitium, so that after the bolus both are as bright as the lesion without a rim.
 _RIM_PLASMA, _INNER_PLASMA, _INNER_DELAY_S = 0.055, -0.03, 5.5
+
+# --- other parts: Ktrans per min, ve, vp (METHOD 6)
+_FIBROSIS, _NECROSIS, _CAPSULE = (0.08, 0.40, 0.02), (0.01, 0.10, 0.0), (0.10, 0.45, 0.02)
+_CAPSULE_ARTERIAL_FRACTION = 0.8
 
 _T1_OF: dict[Compartment, Tissue] = {
     "liver": "liver",
@@ -137,6 +138,7 @@ def concentrations(
             time_min, feed, physiology.ktrans_per_min, ve, _VP + moved
         )
 
+    shell = dual_input(artery, plasma(vein), _CAPSULE_ARTERIAL_FRACTION)
     liver_feed = dual_input(artery, plasma(vein), LIVER_ARTERIAL_FRACTION)
     return {
         "liver": liver_concentration(time_min, liver_feed, physiology.liver_flow_per_min, LIVER_VE),
@@ -144,9 +146,9 @@ def concentrations(
         "lesion": tumour(inflow, 0.0),
         "rim": tumour(inflow, _RIM_PLASMA),
         "inner": tumour(late, _INNER_PLASMA),
-        "fibrosis": physiology.perfusion * extended_tofts(time_min, inflow, 0.08, 0.40, 0.02),
-        "necrosis": extended_tofts(time_min, artery, 0.01, 0.10, 0.0),
-        "capsule": extended_tofts(time_min, dual_input(artery, plasma(vein), 0.8), 0.10, 0.45, 0.02),
+        "fibrosis": physiology.perfusion * extended_tofts(time_min, inflow, *_FIBROSIS),
+        "necrosis": extended_tofts(time_min, artery, *_NECROSIS),
+        "capsule": extended_tofts(time_min, shell, *_CAPSULE),
     }
 
 

@@ -118,14 +118,14 @@ def _open_folder(root: Path, settings: PhantomSettings, digest: str) -> bool:
             raise StorageError(
                 "holds a phantom with other settings or of another version",
                 where=str(root),
-                remedy="choose another folder, or delete this one",
+                remedy="Choose another folder, or delete this one",
             )
         if root.exists() and any(root.iterdir()):
             raise StorageError(
-                "is not empty and holds no phantom", where=str(root), remedy="choose an empty or new folder"
+                "is not empty and holds no phantom", where=str(root), remedy="Choose an empty or new folder"
             )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise StorageError("cannot be understood", where=str(manifest), remedy="delete the folder") from error
+        raise StorageError("cannot be understood", where=str(manifest), remedy="Delete the folder") from error
     except OSError as error:
         raise storage_error(root, error) from error
     write_bytes(manifest, json_bytes(_manifest(settings, digest), indent=2))
@@ -168,7 +168,7 @@ def _read_record(root: Path, task: Task) -> Record:
         record: Record = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise StorageError(
-            "cannot be read back", where=str(path), remedy="delete the file and run again"
+            "cannot be read back", where=str(path), remedy="Delete the file and run again"
         ) from error
     return record
 

@@ -34,10 +34,11 @@ def test_a_table_of_cases(tmp_path: Path) -> None:
         "x_min,x_max,y_min,y_max,z_min,z_max,C+A.x_min,C+A.x_max,C+A.y_min,C+A.y_max,C+A.z_min,C+A.z_max\n"
         "a,p,North,S1,1,40,p/art.nii,p/pre.nii,p/t2.nii,,4,9,5,10,1,3,6,11,5,10,1,3\n"
         "b,p,North,S1,0,<2,p/art.nii,,,p/mask.nii,,,,,,,,,,,,\n"
-        "c,q,,,,,q/art.nii,,,,4,9,5,10,1,3,,,,,,\n",
+        "c,q,,,,,q/art.nii,,,,4,9,5,10,1,3,,,,,,\n"
+        "d,r,,,,,r/art.nii,r/pre.nii,,,4,9,5,10,1,3,,,,,,\n",
     )
     reading = read_nifti_csv(folder, STUDY)
-    a, b, c = reading.cases
+    a, b, c, d = reading.cases
     assert (a.patient, a.centre, a.scanner, a.label, a.afp) == ("p", "North", "S1", 1, 40.0)
     assert list(a.images) == ["pre-contrast", "arterial"]
     assert a.images["pre-contrast"].box == Box((1, 5, 4), (3, 10, 9))
@@ -48,6 +49,9 @@ def test_a_table_of_cases(tmp_path: Path) -> None:
     assert b.images["arterial"].box is None
     # A missing first phase: the box is the first one's that is there.
     assert (c.label, c.images["arterial"].box) == (-1, Box((1, 5, 4), (3, 10, 9)))
+    # One box is drawn on one image: the other phase finds the place in millimetres.
+    assert d.images["pre-contrast"].box == Box((1, 5, 4), (3, 10, 9))
+    assert d.images["arterial"].box is None
     assert [remark.case for remark in reading.remarks] == ["b"]
     assert reading.rejections == ()
 

@@ -162,6 +162,13 @@ def test_a_mask_places_the_crop_and_is_the_lesion(tmp_path: Path, write_nifti: A
     expected[2, 5, 6] = 0
     assert np.array_equal(lesion, expected)
 
+    # A mask that reaches the volume's edge does not go on into the padding.
+    edge_dhw = np.zeros(SHAPE, dtype=np.uint8)
+    edge_dhw[5:8, :3, 19:22] = 1
+    edge = write_nifti(tmp_path / "edge.nii.gz", edge_dhw, SPACING)
+    at_edge = np.argwhere(prepare(replace(raw, mask=edge), chosen).lesion_dhw)
+    assert (at_edge.min(axis=0).tolist(), at_edge.max(axis=0).tolist()) == ([2, 6, 6], [4, 8, 8])
+
     shifted = write_nifti(tmp_path / "s.nii.gz", mask_dhw, SPACING, origin=(5.0, 0.0, 0.0))
     with pytest.raises(CaseError, match="the mask's grid is not that of phase image"):
         prepare(replace(raw, mask=shifted), chosen)

@@ -137,6 +137,19 @@ def test_what_is_no_file_and_no_nifti_is_told_in_one_line(tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_pair_of_header_and_image_is_refused(tmp_path: Path) -> None:
+    NIBABEL.save(NIBABEL.Nifti1Pair(np.zeros((2, 3, 4), np.int16), np.eye(4)), tmp_path / "a.img")
+    with pytest.raises(CaseError, match="is not named as a NIfTI file"):
+        read_header(tmp_path / "a.hdr")
+
+
+def test_the_second_version_of_nifti_is_refused_and_not_misread(tmp_path: Path) -> None:
+    path = tmp_path / "two.nii.gz"
+    NIBABEL.save(NIBABEL.Nifti2Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4)), path)
+    with pytest.raises(CaseError, match="cannot be read as NIfTI"):
+        read_header(path)
+
+
 def test_a_header_that_promises_more_than_the_file_can_hold_costs_no_memory(tmp_path: Path) -> None:
     image = NIBABEL.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
     image.header.set_data_shape((30000, 30000, 30000))

@@ -82,9 +82,7 @@ def test_the_full_check_runs_end_to_end_in_miniature() -> None:
 def test_a_network_learns_a_plain_pattern_and_does_so_twice_alike() -> None:
     rng = generator(0, "plain pattern")
     target = rng.integers(0, 2, (48, 1))
-    x = rng.standard_normal((48, 1, 4, 12, 12)).astype(np.float32) + target[:, :, None, None, None].astype(
-        np.float32
-    )
+    x = (rng.standard_normal((48, 1, 4, 12, 12)) + target[:, :, None, None, None]).astype(np.float32)
     box = np.ones((48, 4, 12, 12), dtype=np.float32)
     nets = [train_signs_net(x[:32], box[:32], target[:32], epochs=12, seed=3) for _ in range(2)]
     scores = [predict_signs(net, x[32:], box[32:])[:, 0] for net in nets]

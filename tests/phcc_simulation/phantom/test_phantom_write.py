@@ -177,7 +177,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_no_half_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", write_until_full)
-        with pytest.raises(StorageError, match=r"no space is left.*free some space"):
+        with pytest.raises(StorageError, match=r"no space is left.*Free some space"):
             write_phantom(tmp_path / "data", TINY)
     assert not [path for path in (tmp_path / "data/images").rglob("*") if path.is_file()]
     assert write_phantom(tmp_path / "data", TINY).written == 4

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import card_order, evaluate_order, tiny_study, train_order
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phcc_client.guard import failure_of, may_leave
+from phcc_model import errors
+from phcc_model.contract import codec, keys
+from phcc_model.contract.manifest import Manifest
+from phcc_model.contract.messages import EvaluateReply, Failure, SiteCard, TrainReply
+from phcc_model.contract.wire import Message
+from phcc_model.errors import ContractError, PhccError
+
+SETTINGS = settings(max_examples=60, deadline=None)
+STUDY = tiny_study()
+MANIFEST = Manifest.of({"w": np.zeros((3, 100), np.float32), "seen": np.array(2)})
+DELTA = np.random.default_rng(0).standard_normal(MANIFEST.size).astype(np.float32)
+SENT = {
+    "package": "0.1.0",
+    "study_digest": STUDY.digest,
+    "arm": "full",
+    "stage": "finetune",
+    "round": 1,
+    "site": "H1",
+    "manifest_digest": MANIFEST.digest,
+}
+
+
+def arrays_of(encoding: str = "fp32") -> dict[str, np.ndarray]:
+    return codec.encode_change(codec.Change(DELTA, {"int64": np.array([3])}), encoding)
+
+
+TRAINED = TrainReply(
+    **SENT,
+    encoding="fp32",
+    patients=4,
+    cases=5,
+    steps=2,
+    seconds=0.1,
+    metrics={"loss": 0.5},
+    arrays=arrays_of(),
+)
+EVALUATED = EvaluateReply(
+    **SENT, split="validation", patients=2, cases=2, loss=0.7, positives=[1], negatives=[1], seconds=0.1
+)
+CARD = SiteCard(
+    package="0.1.0",
+    site="H1",
+    study_digest=STUDY.digest,
+    patients={"train": 4},
+    cases={"train": 5},
+    positives={"train": 2},
+    negatives={"train": 2},
+)
+FAILED = Failure(package="0.1.0", site="H1", code="data", line="one line")
+
+
+@pytest.mark.parametrize("message", [EVALUATED, CARD, FAILED], ids=lambda m: type(m).__name__)
+def test_what_was_agreed_leaves_as_it_is(message: Message) -> None:
+    assert may_leave(message) is message
+
+
+@pytest.mark.parametrize("encoding", keys.ENCODINGS)
+def test_an_honest_change_leaves_in_every_encoding(encoding: str) -> None:
+    reply = dataclasses.replace(TRAINED, encoding=encoding, arrays=arrays_of(encoding))
+    assert may_leave(reply, MANIFEST) is reply
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplyWithMore(TrainReply):
+    patient_names: str = "Meier"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        card_order(STUDY),
+        train_order(STUDY, keys.FINETUNE, "H1"),
+        evaluate_order(STUDY, keys.FINETUNE, "H1"),
+        Message(package="0.1.0"),
+        ReplyWithMore(**vars(TRAINED)),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_a_message_that_no_site_sends_does_not_leave(message: Message) -> None:
+    with pytest.raises(ContractError, match=f"a {type(message).__name__} must not leave this site"):
+        may_leave(message, MANIFEST)
+
+
+@pytest.mark.parametrize("name", ["worst_patient", "loss.Meier", "", "LOSS"])
+def test_a_measure_that_the_contract_does_not_name_does_not_leave(name: str) -> None:
+    with pytest.raises(ContractError, match="this name is not in the contract"):
+        may_leave(dataclasses.replace(TRAINED, metrics={"loss": 0.5, name: 0.1}), MANIFEST)
+
+
+@SETTINGS
+@given(st.dictionaries(st.sampled_from(sorted(keys.METRICS)), st.floats(), min_size=1))
+def test_only_finite_measures_leave(metrics: dict[str, float]) -> None:
+    reply = dataclasses.replace(TRAINED, metrics=metrics)
+    if np.isfinite(list(metrics.values())).all():
+        assert may_leave(reply, MANIFEST) is reply
+    else:
+        with pytest.raises(ContractError, match=r"metrics\.\w+: the measure is not finite"):
+            may_leave(reply, MANIFEST)
+
+
+@pytest.mark.parametrize("field", ["loss", "seconds"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_evaluation_that_is_not_finite_does_not_leave(field: str, value: float) -> None:
+    with pytest.raises(ContractError, match=f"{field}: the measure is not finite"):
+        may_leave(dataclasses.replace(EVALUATED, **{field: value}))
+
+
+def spoilt(name: str, value: Any) -> dict[str, np.ndarray]:
+    array = arrays_of()[name].copy()
+    array[-1] = value
+    return {**arrays_of(), name: array}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({}, "change: array is missing"),
+        ({**arrays_of(), "image": np.zeros(3)}, "image: array not expected"),
+        ({**arrays_of(), "change": DELTA[:-1]}, r"change: shape is \(299,\)"),
+        ({**arrays_of(), "change": DELTA.astype(np.float64)}, "change: dtype is float64"),
+        ({**arrays_of(), "change": DELTA.reshape(3, 100)}, r"change: shape is \(3, 100\)"),
+        ({**arrays_of(), "replace.int64": np.array([1, 2])}, r"replace.int64: shape is \(2,\)"),
+        (spoilt("change", np.nan), "change: the change holds values that are not finite"),
+        (spoilt("change", np.inf), "change: the change holds values that are not finite"),
+        (arrays_of("fp16"), "not expected|dtype is float16"),
+    ],
+)
+def test_a_change_that_is_not_the_manifests_does_not_leave(arrays: dict[str, np.ndarray], words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        may_leave(dataclasses.replace(TRAINED, arrays=arrays), MANIFEST)
+
+
+def test_a_change_does_not_leave_unchecked() -> None:
+    with pytest.raises(ContractError, match="cannot be checked without a manifest"):
+        may_leave(TRAINED)
+
+
+@pytest.mark.parametrize("message", [EVALUATED, CARD, FAILED], ids=lambda m: type(m).__name__)
+def test_arrays_leave_with_a_training_reply_only(message: Message) -> None:
+    with pytest.raises(ContractError, match="must not carry arrays"):
+        may_leave(dataclasses.replace(message, arrays={"change": DELTA}), MANIFEST)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"patients": True}, {"patients": 4.0}, {"site": "a\nb"}, {"arm": ""}, {"stage": "test"}, {"seconds": 1}],
+)
+def test_a_value_of_a_wrong_type_or_vocabulary_does_not_leave(changed: dict[str, Any]) -> None:
+    with pytest.raises(ContractError, match=next(iter(changed))):
+        may_leave(dataclasses.replace(TRAINED, **changed), MANIFEST)
+
+
+OURS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, PhccError)]
+FOREIGN = [ValueError, RuntimeError, OSError, KeyError, MemoryError, AssertionError, ZeroDivisionError]
+
+
+@SETTINGS
+@given(kind=st.sampled_from(OURS + FOREIGN), text=st.text(), where=st.text(), remedy=st.text())
+def test_an_errors_text_never_leaves(kind: type[Exception], text: str, where: str, remedy: str) -> None:
+    """What leaves is a function of the error's class alone, so no text of any error can be in it."""
+
+    def raised(text: str, where: str, remedy: str) -> Exception:
+        if issubclass(kind, PhccError):
+            return kind(text, where=where, remedy=remedy)
+        error = kind(2, text, where) if kind is OSError else kind(text)
+        error.__cause__ = FileNotFoundError(2, remedy, where)
+        error.add_note(text)
+        return error
+
+    said = failure_of(raised(text, where, remedy), "H1")
+    assert said == failure_of(raised("", "", ""), "H1")
+    assert may_leave(said) is said
+    assert Failure.from_fields(said.to_fields()) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.VersionMismatch, "version"),
+        (errors.ContractError, "contract"),
+        (errors.ReplyRefused, "contract"),
+        (errors.ConfigError, "config"),
+        (errors.CaseError, "data"),
+        (errors.SplitError, "data"),
+        (errors.StorageError, "storage"),
+        (errors.TrainingError, "training"),
+        (errors.RoundError, "internal"),
+        (RuntimeError, "internal"),
+        (KeyboardInterrupt, "internal"),
+    ],
+)
+def test_an_error_leaves_as_one_word(kind: type[BaseException], code: str) -> None:
+    assert failure_of(kind("/srv/patients/Meier_Anna.nii.gz"), "H1").code == code
+
+
+def test_a_class_of_an_unexpected_error_is_named_only_where_it_looks_like_one() -> None:
+    assert "(ZeroDivisionError)" in failure_of(ZeroDivisionError(), "H1").line
+    for name in ("Patient_17", "Meier 1950", "a" * 41):
+        line = failure_of(type(name, (Exception,), {})(), "H1").line
+        assert line == failure_of(type("Other_1", (Exception,), {})(), "H1").line
