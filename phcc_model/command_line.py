@@ -9,6 +9,7 @@ from typing import Any
 import click
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from phcc_model.errors import PhccError
@@ -17,7 +18,7 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 class DefaultCommandGroup(TyperGroup):
@@ -57,8 +58,7 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
         error.show(file=sys.stderr)
         return EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
-        errors.print("stopped. What was finished is kept; the same command goes on from there.")
-        return EXIT_INTERRUPTED
+        result = EXIT_INTERRUPTED
     except Exception as error:
         if debug:
             raise
@@ -67,9 +67,11 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
             "This is a fault of the program; run again with --debug for the traceback."
         )
         return EXIT_ERROR
+    if result == EXIT_INTERRUPTED:  # so typer answers an interrupt, without a word
+        errors.print("stopped. What was finished is kept; the same command goes on from there.")
     return result if isinstance(result, int) else 0
 
 
 def _plain(text: str) -> str:
-    """One line, and no markup taken from what a file or a site said."""
-    return " ".join(text.split()).replace("[", "\\[")
+    """One printable line, and no markup taken from what a file or a site said."""
+    return escape(" ".join("".join(c if c.isprintable() else " " for c in text).split()))

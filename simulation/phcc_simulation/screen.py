@@ -42,6 +42,7 @@ class Screen:
         self._said = 0.0
         self._pace = Pace({})
         self._rounds: dict[str, dict[str, int]] = {}
+        self._left: dict[tuple[str, str], int] = {}
 
     def __enter__(self) -> Screen:
         self._bar.start()
@@ -54,7 +55,8 @@ class Screen:
 
     def note(self, text: str) -> None:
         """One line, which may hold rich's markup."""
-        self._console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {text}", highlight=False, soft_wrap=True)
+        at = time.strftime("%H:%M:%S")
+        self._console.print(f"[dim]{at}[/] {text}", highlight=False, emoji=False, soft_wrap=True)
 
     def files(self, what: str, done: int, total: int) -> None:
         """Progress of work on files."""
@@ -72,6 +74,7 @@ class Screen:
         fields = event.fields
         if event.kind == "plan":
             self._rounds = {a["arm"]: {s: int(a[s]) for s in keys.STAGES} for a in fields["arms"]}
+            self._left = {(arm, s): n for arm, stages in self._rounds.items() for s, n in stages.items()}
             self._pace = Pace({s: sum(r[s] for r in self._rounds.values()) for s in keys.STAGES})
             self._start("training", self._pace.total)
         elif event.kind == "note":
@@ -82,6 +85,7 @@ class Screen:
     def _round(self, fields: dict[str, object]) -> None:
         stage, arm = str(fields["stage"]), str(fields["arm"])
         self._pace.round_done(stage, float(str(fields["seconds"])))
+        self._skip_to(arm, stage, int(str(fields["round"])) + 1)
         left = self._pace.seconds_left
         rounds = self._rounds.get(arm, {}).get(stage, 0)
         line = escape(f"{arm}  {stage} {int(str(fields['round'])) + 1}/{rounds}")
@@ -95,6 +99,20 @@ class Screen:
             assert isinstance(left_out, list)
             line += f"  [yellow]{fields['status']}[/] ({escape('; '.join(map(str, left_out)))})"
         self.note(f"{line}  [dim]about {in_words(left)} left[/]")
+
+    def _skip_to(self, arm: str, stage: str, done: int) -> None:
+        """Take out of the plan what lies before this round and was not run: shared, found finished, given up.
+
+        Arms run in the order of the plan, and an arm's stages in theirs.
+        """
+        if (arm, stage) not in self._left:
+            return
+        for place, left in self._left.items():
+            here = place == (arm, stage)
+            self._left[place] = self._rounds[arm][stage] - done if here else 0
+            self._pace.skip(place[1], left - self._left[place] - (1 if here else 0))
+            if here:
+                return
 
     def _start(self, what: str, total: int) -> None:
         if self._task is not None:

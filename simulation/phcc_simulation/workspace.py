@@ -121,6 +121,12 @@ class Preparer:
         labels = patient_labels(rows)
         external = external_centres(study.data.centres)
         assignment = assign_centres(rows, study.data.centres, study.seed)
+        if POOLED in assignment.values():
+            raise SplitError(
+                f"{POOLED!r} stands for all training centres together",
+                where="data.centres",
+                remedy="Give the centre of this name another one in the data",
+            )
         given = {e.patient: _GIVEN[e.given_split] for e in preparation.entries if e.given_split is not None}
         splits = split_patients(
             assignment, labels, study.data.split, study.seed, external=external, given=given or None

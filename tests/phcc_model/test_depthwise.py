@@ -69,7 +69,8 @@ def test_depthwise_equals_torchs_convolution(
         for fast in (True, False)
     )
     for a, b in zip(ours, torchs, strict=True):
-        assert apart(a, b) < (1e-12 if double else 1e-5)
+        # Sums over many tokens may cancel, so the error is measured against the size of their terms, one.
+        assert float((a - b).abs().max()) < (1e-12 if double else 1e-5) * max(1.0, float(b.abs().max()))
 
 
 def test_depthwise_passes_gradcheck() -> None:

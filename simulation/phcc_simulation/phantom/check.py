@@ -31,7 +31,7 @@ from .patient import PHANTOM_PHASES, PhantomPatient, make_patient, patient_signs
 from .pool import map_ordered
 from .scanner import EXTERNAL_CENTRE, TRAINING_CENTRES, ScannerProfile
 from .signs import SIGNS
-from .signs_net import predict_signs, train_signs_net
+from .signs_net import SignsNet, predict_signs, train_signs_net
 
 TARGETS = (*SIGNS, "proliferative")
 ALL_PHASES = "all phases"
@@ -46,6 +46,8 @@ HIDDEN: dict[Phase, float] = {"pre-contrast": 0.60, "arterial": 0.65, "portal-ve
 """The kinetic sign's AUC from one phase, at most; the arterial phase is where wash-out begins."""
 DOMINANT = 0.15
 """No sign may be easier to see than another by more than this AUC."""
+LEARNED = 0.60
+"""AUC for every sign, at least, of a score that was trained on the label alone."""
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -119,41 +121,12 @@ def check_visibility(
     Raises:
         DatasetError: a sign never occurs or always does, so that nothing can be scored.
     """
-    grid = crop or CropSettings()
     centres = TRAINING_CENTRES[: settings.training_centres]
     tasks = _complete_cases(settings, centres, cases + test_cases)
-    drawn = _render(
-        settings,
-        [*tasks, *_complete_cases(settings, (EXTERNAL_CENTRE,), external_cases)],
-        grid,
-        jobs,
-        progress,
-    )
-    train, test, external = (
-        drawn.part(0, cases),
-        drawn.part(cases, cases + test_cases),
-        drawn.part(cases + test_cases),
-    )
-    rows = []
-    for inputs, phase in ((ALL_PHASES, None), *((str(p), p) for p in PHANTOM_PHASES)):
-        stage = partial(progress, f"network on {inputs}") if progress else None
-        seed = derive_seed(settings.seed, "signs-net", inputs)
-        net = train_signs_net(
-            train.inputs(phase), train.box, train.target, epochs=epochs, seed=seed, progress=stage
-        )
-        rows.append(
-            VisibilityRow(inputs, _aucs(predict_signs(net, test.inputs(phase), test.box), test.target))
-        )
-        if phase is None and external_cases:
-            scores = predict_signs(net, external.inputs(None), external.box)
-            rows.append(VisibilityRow(EXTERNAL_ROW, _aucs(scores, external.target)))
-    stage = partial(progress, f"network {LABEL_ROW}") if progress else None
-    seed = derive_seed(settings.seed, "signs-net", LABEL_ROW)
-    net = train_signs_net(
-        train.inputs(None), train.box, train.target[:, -1:], epochs=epochs, seed=seed, progress=stage
-    )
-    score = np.repeat(predict_signs(net, test.inputs(None), test.box), len(TARGETS), axis=1)
-    rows.append(VisibilityRow(LABEL_ROW, _aucs(score, test.target)))
+    tasks += _complete_cases(settings, (EXTERNAL_CENTRE,), external_cases)
+    drawn = _render(settings, tasks, crop or CropSettings(), jobs, progress)
+    train, test = drawn.part(0, cases), drawn.part(cases, cases + test_cases)
+    rows = _rows(train, test, drawn.part(cases + test_cases), epochs, settings.seed, progress)
     return VisibilityReport(
         rows=tuple(rows),
         ratio_auc=_auc(test.target[:, -1], np.array([arterial_portal_ratio(case) for case in test.crops])),
@@ -162,6 +135,21 @@ def check_visibility(
         test_cases=test_cases,
         failures=judge(rows),
     )
+
+
+def _rows(
+    train: _Cases, test: _Cases, external: _Cases, epochs: int, seed: int, progress: StageProgress | None
+) -> list[VisibilityRow]:
+    rows = []
+    for inputs, phase in ((ALL_PHASES, None), *((str(p), p) for p in PHANTOM_PHASES)):
+        net = _train(train, train.target, inputs, phase, epochs, seed, progress)
+        rows.append(VisibilityRow(inputs, _aucs(test.scores(net, phase), test.target)))
+        if phase is None and external.crops:
+            rows.append(VisibilityRow(EXTERNAL_ROW, _aucs(external.scores(net, None), external.target)))
+    net = _train(train, train.target[:, -1:], LABEL_ROW, None, epochs, seed, progress)
+    score = np.repeat(test.scores(net, None), len(TARGETS), axis=1)
+    rows.append(VisibilityRow(LABEL_ROW, _aucs(score, test.target)))
+    return rows
 
 
 def judge(rows: list[VisibilityRow]) -> tuple[str, ...]:
@@ -185,6 +173,12 @@ def judge(rows: list[VisibilityRow]) -> tuple[str, ...]:
             broken.append(
                 f"one sign dominates: AUC from {min(seen):.3f} to {max(seen):.3f} with {ALL_PHASES}"
             )
+    if LABEL_ROW in table:
+        broken.extend(
+            f"{sign} plays no part in a score trained on the label: AUC {table[LABEL_ROW][sign]:.3f}"
+            for sign in SIGNS
+            if table[LABEL_ROW][sign] < LEARNED
+        )
     return tuple(broken)
 
 
@@ -248,6 +242,28 @@ class _Cases:
 
     def inputs(self, phase: Phase | None) -> NDArray[np.float32]:
         return np.stack([network_input(crop, phase) for crop in self.crops])
+
+    def scores(self, net: SignsNet, phase: Phase | None) -> NDArray[np.float32]:
+        return predict_signs(net, self.inputs(phase), self.box)
+
+
+def _train(
+    cases: _Cases,
+    target: NDArray[np.int64],
+    name: str,
+    phase: Phase | None,
+    epochs: int,
+    seed: int,
+    progress: StageProgress | None,
+) -> SignsNet:
+    return train_signs_net(
+        cases.inputs(phase),
+        cases.box,
+        target,
+        epochs=epochs,
+        seed=derive_seed(seed, "signs-net", name),
+        progress=partial(progress, f"network: {name}") if progress else None,
+    )
 
 
 def _complete_cases(settings: PhantomSettings, centres: tuple[ScannerProfile, ...], count: int) -> list[Task]:

@@ -12,6 +12,8 @@ from phcc_model.statistics import auc
 
 from .signs import SIGNS, sign_log_ratios
 
+_NO_SHIFT = 1e-6  # below it the two distributions of AFP and size are one, in double precision
+
 
 def best_possible_auc(settings: PhantomSettings) -> dict[str, float]:
     """AUC of the likelihood ratio, by enumeration; keys name what the score may see.
@@ -40,7 +42,7 @@ def _auc(settings: PhantomSettings, signs: int, shift: float) -> float:
         for p in (settings.sign_given_positive, settings.sign_given_negative)
     )
     gap_ij = np.subtract.outer(ratio_k, ratio_k)
-    if shift > 0.0:
+    if shift > _NO_SHIFT:
         wins_ij = ndtr((gap_ij + shift**2) / (np.sqrt(2.0) * shift))
     else:
         wins_ij = (gap_ij > 1e-12) + 0.5 * (np.abs(gap_ij) <= 1e-12)

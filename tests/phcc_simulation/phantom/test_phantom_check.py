@@ -58,6 +58,9 @@ def test_the_rules_name_what_they_find() -> None:
     assert "arterial phase alone" in judge(rows(arterial__washout=0.66))[0]
     assert judge(rows(arterial__washout=0.64)) == ()
     assert "delayed phase alone" in judge(rows(delayed__washout=0.61))[0]
+    label_row = rows()
+    label_row[2].auc["core"] = 0.55
+    assert "core plays no part" in judge(label_row)[0]
     assert any("dominates" in line for line in judge(rows(all_phases__core=1.0, all_phases__rim=0.80)))
 
 

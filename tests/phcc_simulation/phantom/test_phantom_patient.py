@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_model.config import PhantomSettings
+from phcc_model.config import PhantomSettings, Phase
 from phcc_model.errors import ConfigError
 from phcc_model.seeds import generator
+from phcc_simulation.phantom import PHANTOM_VERSION
 from phcc_simulation.phantom import anatomy as a
 from phcc_simulation.phantom.fields import RandomField
 from phcc_simulation.phantom.patient import (
@@ -35,6 +36,17 @@ from phcc_simulation.phantom.tissues import draw_physiology, phase_signals
 DEFAULT = PhantomSettings()
 C1 = TRAINING_CENTRES[0]
 PLAIN = PatientSigns(0, 0, 0, 0, 0, 0, 0.0, 0.0)
+
+# External patient 4 of the default phantom, version 1: label, rim, core, wash-out; voxels of the lesion; mean
+# and standard deviation of each phase in scanner units.
+FROZEN_SIGNS = (1, 1, 0, 1)
+FROZEN_VOXELS = 1551
+FROZEN_LEVELS: dict[Phase, tuple[float, float]] = {
+    "pre-contrast": (150.34, 29.70),
+    "arterial": (227.62, 40.46),
+    "portal-venous": (370.64, 71.51),
+    "delayed": (276.99, 53.41),
+}
 
 
 def test_a_random_field_has_unit_variance_everywhere_and_is_smooth() -> None:
@@ -248,3 +260,16 @@ def test_boxes_follow_the_breath_and_hold_the_lesion() -> None:
         for image in patient.images.values():
             assert np.abs(np.array(image.box.centre_zyx) - box.centre_zyx).max() <= 3.0
     assert moved >= 4  # most phases lie a voxel elsewhere
+
+
+def test_the_phantom_is_frozen() -> None:
+    """Whoever changes what a patient looks like raises `PHANTOM_VERSION` and measures these anew."""
+    assert PHANTOM_VERSION == "1"
+    patient = make_patient(DEFAULT, EXTERNAL_CENTRE, 4)
+    signs = patient.signs
+    assert (signs.proliferative, signs.rim, signs.core, signs.washout) == FROZEN_SIGNS
+    assert (patient.labels_zyx > 0).sum() == pytest.approx(FROZEN_VOXELS, rel=0.002)
+    for phase, (mean, sd) in FROZEN_LEVELS.items():
+        volume = patient.images[phase].volume_zyx
+        assert volume.mean() == pytest.approx(mean, rel=0.001)  # other builds of numpy round otherwise
+        assert volume.std() == pytest.approx(sd, rel=0.005)
