@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phcc_model.config import ModelSettings
 from phcc_model.encoder import Encoder
 from phcc_model.errors import ConfigError
-from phcc_model.heads import Fusion, dynamic_features, pool
+from phcc_model.heads import CaseNorm, Fusion, dynamic_features, pool
 from phcc_model.layers import start_weights
 
 ENCODER_PREFIX = "encoder."
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         self.kinds = ("absolute",) if self.joint else head.features
         self.encoder = Encoder(settings, len(phases) if self.joint else 1)
         features = self.encoder.dim * (2 if head.pooling == "gap+lesion" else 1)
-        self.norm = nn.LayerNorm(features)
+        self.norm = CaseNorm(features) if head.feature_norm == "batch" else nn.LayerNorm(features)
         self.fusion = Fusion(head, 1 if self.joint else len(phases), features * len(self.kinds))
         self.dropout = nn.Dropout(head.dropout)
         self.out = nn.Linear(head.width, 1)

@@ -119,6 +119,10 @@ class ClassifierSettings(Section):
     """From one map per phase to one score (METHOD: stage 2 [R])."""
 
     pooling: Literal["gap", "lesion", "gap+lesion"] = "gap"
+    feature_norm: Literal["batch", "layer"] = Field(
+        "batch",
+        description="batch: what all cases share is taken off a pooled feature; layer: METHOD's plain form",
+    )
     features: tuple[Literal["absolute", "difference", "relative"], ...] = (
         "absolute",
         "difference",

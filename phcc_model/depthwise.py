@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from phcc_model.sparse import Layout, gather, hide, scatter
 
 GROUPS = (16, 24, 8)
-"""Channels convolved together, the first of these that divides all: few enough that neighbours lie close in memory,
+"""Channels convolved together, the first of these that divides all: few, so that neighbours lie close in memory,
 and a multiple of the vector's width."""
 SMALL_MAP = 1 << 16
 """A sample's map of fewer numbers is in the cache as it is, and is convolved whole."""
@@ -94,7 +94,7 @@ def weight_gradient(x_ncdhw: Tensor, g_ncdhw: Tensor, kernel: torch.Size) -> Ten
     padding = [size // 2 for size in kernel]
     taps_nc1dhw = g_ncdhw.contiguous()[:, :, None]
     total = x_ncdhw.new_zeros(1, c, *kernel)
-    for x_1cdhw, taps in zip(x_ncdhw.split(1), taps_nc1dhw, strict=True):
+    for x_1cdhw, taps in zip(torch.split(x_ncdhw, 1), taps_nc1dhw, strict=True):
         total += F.conv3d(x_1cdhw, taps, None, 1, padding, 1, c)
     return total.transpose(0, 1)
 
@@ -105,7 +105,7 @@ def _canvases(x_ntc: Tensor, layout: Layout) -> list[Tensor]:
     group = channels
     if channels * math.prod(layout.canvas) >= SMALL_MAP:
         group = next((size for size in GROUPS if channels % size == 0), channels)
-    return [scatter(part.contiguous(), layout) for part in x_ntc.split(group, 2)]
+    return [scatter(part.contiguous(), layout) for part in torch.split(x_ntc, group, 2)]
 
 
 def _convolve(canvases: list[Tensor], weight: Tensor, bias_c: Tensor | None, layout: Layout) -> Tensor:

@@ -17,7 +17,7 @@ from phcc_model.decoder import Decoder
 from phcc_model.encoder import Encoder
 from phcc_model.masking import draw_visible, grid_of, unpatchify
 from phcc_model.sparse import Triple
-from phcc_model.targets import PatchTargets, at_least_float32, patch_targets
+from phcc_model.targets import PatchTargets, patch_targets
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class SWFCMAE(nn.Module):
         # 4. decode
         voxels_nkv = self.decoder(filled_nkc, tuple(visible_ndhw.shape[1:]))
         # 5. loss
-        predicted_bpkv = self._per_phase(at_least_float32(voxels_nkv), present_bp)
+        predicted_bpkv = self._per_phase(voxels_nkv, present_bp)
         targets = patch_targets(volumes_bpdhw, present_bp, self.encoder.patch, self.objective.target)
         loss_b = masked_loss(predicted_bpkv, targets, ~visible_bpdhw.flatten(2))
-        features_bc = self._pool(at_least_float32(z_ncdhw.detach()), visible_ndhw, present_bp)
+        features_bc = self._pool(z_ncdhw.detach(), visible_ndhw, present_bp)
         drawn = self._draw(predicted_bpkv.detach(), targets, visible_bpdhw, present_bp) if pictures else None
         return PretrainResult(loss_b, features_bc, drawn)
 
@@ -161,7 +161,10 @@ class SWFCMAE(nn.Module):
 
 
 def masked_loss(predicted_bpkv: Tensor, targets: PatchTargets, hidden_bpk: Tensor) -> Tensor:
-    """Mean squared error of each case over its hidden, useful patches; 0 for a case that has none."""
+    """Mean squared error of each case over its hidden, useful patches; 0 for a case that has none.
+
+    The targets are float32, and so is the error, whatever autocast made of the prediction.
+    """
     error_bpk = (predicted_bpkv - targets.values_bpkv).square().mean(3)
     counted_bpk = (hidden_bpk & targets.useful_bpk).to(error_bpk)
     return (error_bpk * counted_bpk).sum((1, 2)) / counted_bpk.sum((1, 2)).clamp_min(1.0)

@@ -45,7 +45,7 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
     dividing by their spread would make a target of their noise.
 
     Args:
-        volumes_bpdhw: normalised volumes.
+        volumes_bpdhw: normalised volumes, float32.
         present_bp: True where a phase is there; what a missing phase holds does not matter.
         patch: voxels of a cell along D, H, W.
         target: how to normalise.
@@ -55,7 +55,7 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
     """
     b, p = present_bp.shape
     held_bp111 = present_bp[:, :, None, None, None]
-    volumes_bpdhw = at_least_float32(torch.where(held_bp111, volumes_bpdhw, 0.0))
+    volumes_bpdhw = torch.where(held_bp111, volumes_bpdhw, 0.0)
     cut = patchify(volumes_bpdhw.flatten(0, 1)[:, None], patch)
     voxels_bpkv = cut.view(b, p, *cut.shape[1:])
     there_bp11 = present_bp[:, :, None, None]
@@ -68,11 +68,6 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
         mean, std = torch.zeros_like(mean), torch.ones_like(std)
     shape = (*voxels_bpkv.shape[:3], 1)
     return PatchTargets((voxels_bpkv - mean) / std, mean.expand(shape), std.expand(shape), useful_bpk)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """The same numbers, in float32 if they were in less: losses are not added up in bfloat16."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _moments(x_bpkv: Tensor, there_bp11: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ Change = Callable[[TrainReply], TrainReply | NoReply]
 
 @dataclasses.dataclass(frozen=True)
 class Centre:
-    """A hospital's patients: the label (1, 0 or -1) of each, by split; a tuple is a patient with several lesions."""
+    """A hospital's patients: the label (1, 0 or -1) of each, by split; a tuple is one with several lesions."""
 
     train: Labels = ()
     validation: Labels = ()
@@ -92,11 +92,12 @@ CENTRES = {
 
 def tiny_study(**sections: Any) -> StudyConfig:
     """The tiny study with some keys set otherwise, section by section."""
-    return StudyConfig.model_validate(_merged(TINY, sections))
+    return StudyConfig.model_validate(merged(TINY, sections))
 
 
-def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    both = {k: _merged(tree[k], v) if isinstance(v, Mapping) and k in tree else v for k, v in changes.items()}
+def merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of settings with some of them changed, section by section."""
+    both = {k: merged(tree[k], v) if isinstance(v, Mapping) and k in tree else v for k, v in changes.items()}
     return {**tree, **both}
 
 
@@ -225,7 +226,7 @@ class TamperedSites(MemorySites):
             self._count("train", order)
             for _, reply in super().train([order], deadline_s):
                 if isinstance(reply, TrainReply) and order.site in self.change:
-                    reply = self.change[order.site](reply)  # noqa: PLW2901
+                    reply = self.change[order.site](reply)
                 yield order, reply
 
     def evaluate(
@@ -239,7 +240,7 @@ class TamperedSites(MemorySites):
                     and isinstance(reply, EvaluateReply)
                     and order.stage == keys.FINETUNE
                 ):
-                    reply = dataclasses.replace(reply, loss=self.loss[order.round])  # noqa: PLW2901
+                    reply = dataclasses.replace(reply, loss=self.loss[order.round])
                 yield order, reply
 
     def _count(self, what: str, order: TrainOrder | EvaluateOrder) -> None:

@@ -84,7 +84,7 @@ def finetune_round(
     settings = study.finetune
     place = Place(study.seed, STAGE, round_index, site)
     cases = label_subset(cases.labelled, settings.label_fraction, study.seed, site)
-    epochs = place.epochs(len(cases), settings.batch_size, settings.local_epochs)
+    epochs = place.epochs(len(cases), settings.batch_size, settings.local_epochs, cases.label_n)
     steps = sum(len(batches) for batches in epochs)
     weight = torch.tensor(positive_weight(cases.label_n, settings.positive_weight), device=device)
     with training_mode(model, device), _frozen(model, round_index < settings.freeze_encoder_rounds):

@@ -62,8 +62,10 @@ class Place:
         """The seed of a stream of this round and site."""
         return derive_seed(self.seed, self.stage, self.round_index, self.site, *names)
 
-    def epochs(self, cases: int, batch_size: int, count: int) -> list[list[NDArray[np.intp]]]:
-        """The batches of each local epoch of this round.
+    def epochs(
+        self, cases: int, batch_size: int, count: int, strata_n: NDArray[np.int8] | None = None
+    ) -> list[list[NDArray[np.intp]]]:
+        """The batches of each local epoch of this round, see `shuffled`.
 
         Raises:
             TrainingError: there is no case.
@@ -74,4 +76,5 @@ class Place:
                 where=str(self),
                 remedy="look at the cases set aside and at the labels of this site",
             )
-        return [shuffled(cases, batch_size, self.derive(epoch, "order")) for epoch in range(count)]
+        seeds = [self.derive(epoch, "order") for epoch in range(count)]
+        return [shuffled(cases, batch_size, seed, strata_n) for seed in seeds]

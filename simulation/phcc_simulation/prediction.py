@@ -12,7 +12,7 @@ from phcc_client.imaging.dataset import stack
 from phcc_client.imaging.medmnist import read_array
 from phcc_client.imaging.preprocess import prepare
 from phcc_model.build import build_classifier, load_state
-from phcc_model.errors import ConfigError, DatasetError
+from phcc_model.errors import CaseError, ConfigError, DatasetError
 from phcc_model.study_file import load_study
 from phcc_model.training.predict import predict
 from phcc_server.store import RunStore
@@ -40,8 +40,12 @@ def score_images(run: Path, npz: Path, array: str, arm: str) -> NDArray[np.float
     model = build_classifier(plan.study)
     load_state(model, final.arrays)
     reading = read_array(npz, array)
-    if reading.rejections:
-        raise DatasetError(reading.rejections[0].reason, where=f"{npz}: {reading.rejections[0].case}")
-    cases = stack(reading.cases, [prepare(raw, plan.study.data) for raw in reading.cases])
+    prepared = []
+    for raw in reading.cases:
+        try:
+            prepared.append(prepare(raw, plan.study.data))
+        except CaseError as error:
+            raise DatasetError(error.what, where=f"{npz}: {raw.case}", remedy=error.remedy) from error
+    cases = stack(reading.cases, prepared)
     logit_n = predict(model, cases, device=torch.device("cpu")).astype(np.float64)
     return np.asarray(1.0 / (1.0 + np.exp(-logit_n)))

@@ -165,7 +165,7 @@ def test_a_node_without_a_prepared_folder_says_that_its_data_cannot_serve(tmp_pa
 
 
 def context_of(**configuration: str | int) -> Context:
-    return Context(run_id=1, node_id=1, node_config=configuration, state=RecordDict(), run_config={})
+    return Context(run_id=1, node_id=1, node_config={**configuration}, state=RecordDict(), run_config={})
 
 
 def test_a_nodes_configuration_names_site_folder_device_and_threads() -> None:

@@ -21,7 +21,7 @@ SETTINGS = settings(max_examples=60, deadline=None)
 STUDY = tiny_study()
 MANIFEST = Manifest.of({"w": np.zeros((3, 100), np.float32), "seen": np.array(2)})
 DELTA = np.random.default_rng(0).standard_normal(MANIFEST.size).astype(np.float32)
-SENT = {
+SENT: dict[str, Any] = {
     "package": "0.1.0",
     "study_digest": STUDY.digest,
     "arm": "full",
@@ -113,8 +113,9 @@ def test_only_finite_measures_leave(metrics: dict[str, float]) -> None:
 @pytest.mark.parametrize("field", ["loss", "seconds"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_an_evaluation_that_is_not_finite_does_not_leave(field: str, value: float) -> None:
+    changed: dict[str, Any] = {field: value}
     with pytest.raises(ContractError, match=f"{field}: the measure is not finite"):
-        may_leave(dataclasses.replace(EVALUATED, **{field: value}))
+        may_leave(dataclasses.replace(EVALUATED, **changed))
 
 
 def spoilt(name: str, value: Any) -> dict[str, np.ndarray]:

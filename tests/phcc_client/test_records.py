@@ -34,7 +34,7 @@ ORDERS = [
     train_order(STUDY, keys.FINETUNE, "H1"),
     evaluate_order(STUDY, keys.FINETUNE, "H1"),
 ]
-COMMON = {
+COMMON: dict[str, Any] = {
     "package": "0.1.0",
     "study_digest": STUDY.digest,
     "arm": "local:H1",
@@ -43,7 +43,7 @@ COMMON = {
     "site": "Hôpital n° 1",
     "manifest_digest": "0" * 64,
 }
-CHANGE = {"change": np.arange(5, dtype=np.int8), "change.scales": np.ones(1, np.float32)}
+CHANGE: dict[str, Any] = {"change": np.arange(5, dtype=np.int8), "change.scales": np.ones(1, np.float32)}
 REPLIES = [
     TrainReply(
         **COMMON,
@@ -97,7 +97,8 @@ def test_a_failure_arrives_in_place_of_any_reply(kind: type[Message]) -> None:
     assert server.read_reply(client.write_reply(FAILURE), kind) == FAILURE
 
 
-def test_the_arrays_of_a_kind_travel_as_one(order: TrainOrder = ORDERS[1]) -> None:
+def test_the_arrays_of_a_kind_travel_as_one() -> None:
+    order = train_order(STUDY, keys.PRETRAIN, "H1")
     content = server.write_order(order)
     assert sorted(content) == ["arrays", "fields"]
     assert set(content["arrays"]) == set(order.arrays)  # one per dtype, not one per layer
@@ -213,5 +214,5 @@ def test_no_bytes_of_a_site_bring_the_coordinator_down(data: st.DataObject) -> N
 def test_arrays_where_none_belong_are_refused() -> None:
     content = client.write_reply(dataclasses.replace(REPLIES[1]))
     content["arrays"] = ArrayRecord({"image": Array(np.zeros(3))})
-    with pytest.raises(ContractError, match="EvaluateReply.image: a EvaluateReply carries no arrays"):
+    with pytest.raises(ContractError, match=r"EvaluateReply\.image: a EvaluateReply carries no arrays"):
         server.read_reply(content, EvaluateReply)

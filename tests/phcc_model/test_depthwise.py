@@ -79,11 +79,22 @@ def test_depthwise_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda x, w, b: depthwise(x, w, b, layout), inputs)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 4000, 1 << 20])
-def test_the_weights_gradient_does_not_depend_on_how_samples_are_chunked(
-    chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("channels", [5, 8, 16, 24, 40, 48])
+@pytest.mark.parametrize("kind", ["packed", "dense"])
+def test_channels_convolved_in_groups_are_those_convolved_at_once(
+    channels: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(depthwise_module, "CHUNK_BYTES", chunk_bytes)
+    layout = _layout(2, (2, 3, 2), (1, 2, 2), kind, True)
+    shapes = ((2, _tokens(2, layout), channels), (channels, 1, 3, 5, 1), (channels,))
+    inputs = [_noise(*shape, seed=i) for i, shape in enumerate(shapes)]
+    at_once = _both(lambda x, w, b: depthwise(x, w, b, layout), *inputs)
+    monkeypatch.setattr(depthwise_module, "SMALL_MAP", 0)
+    grouped = _both(lambda x, w, b: depthwise(x, w, b, layout), *inputs)
+    for a, b in zip(grouped, at_once, strict=True):
+        assert apart(a, b) < 1e-13
+
+
+def test_the_weights_gradient_is_that_of_autograd() -> None:
     x, g = _noise(5, 3, 2, 4, 3, seed=1), _noise(5, 3, 2, 4, 3, seed=2)
     weight = _noise(3, 1, 3, 5, 1, seed=3).requires_grad_()
     torch.autograd.backward(F.conv3d(x, weight, None, 1, (1, 2, 0), 1, 3), g)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
-from phcc_model.config import StudyConfig
+from phcc_model.config import AugmentationSettings, StudyConfig
 from phcc_model.errors import TrainingError
 from phcc_model.pretrain import SWFCMAE
 from phcc_model.training import (
@@ -201,9 +201,10 @@ def test_the_memory_of_the_weighting_goes_on_from_round_to_round() -> None:
 
 
 def test_the_classifier_learns_sixteen_cases_by_heart() -> None:
-    still = {"flip": False, "rotation_degrees": 0, "scale": 0, "shift_voxels": 0, "intensity": 0}
+    calm = {name: 0 for name in AugmentationSettings.model_fields if name != "flip"}
     study = tiny_study(
-        finetune={"rounds": 25, "batch_size": 8, "learning_rate": 1e-2, "augmentation": {**still, "noise": 0}}
+        finetune={"rounds": 25, "augmentation": {**calm, "flip": False}},
+        model={"drop_path": 0.0, "classifier": {"width": 16, "heads": 2, "dropout": 0.0, "feature_norm": "layer"}},
     )
     model, cases = start("finetune", study), tiny_cases(16)
     rng = np.random.default_rng(5)
@@ -411,6 +412,26 @@ def test_an_epoch_takes_every_case_once_and_leaves_none_alone(cases: int, size: 
     if size > 1 and cases > 1:
         assert min(len(batch) for batch in batches) >= 2
     assert [b.tolist() for b in batches] == [b.tolist() for b in shuffled(cases, size, seed)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    label=st.lists(st.integers(0, 1), min_size=1, max_size=70),
+    size=st.integers(1, 20),
+    seed=st.integers(0, 2**62),
+)
+def test_every_batch_holds_its_share_of_each_class(label: list[int], size: int, seed: int) -> None:
+    label_n = np.array(label, np.int8)
+    batches = shuffled(len(label), size, seed, label_n)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(label)))
+    for batch in batches:
+        assert abs(label_n[batch].sum() - label_n.mean() * len(batch)) <= 1.0 + 1e-9
+
+
+def test_stratified_epochs_differ_in_their_order() -> None:
+    label_n = np.array([0, 1] * 20, np.int8)
+    first, second = (np.concatenate(shuffled(40, 8, seed, label_n)).tolist() for seed in (1, 2))
+    assert first != second
 
 
 @settings(deadline=None, max_examples=40)

@@ -24,13 +24,12 @@ from builders import (
 
 from phcc_client.session import Session
 from phcc_model.build import first_weights
-from phcc_model.checkpoint import load_checkpoint, state_digest
+from phcc_model.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from phcc_model.config import StudyConfig
 from phcc_model.contract import codec, keys
 from phcc_model.contract.manifest import Array, Manifest
-from phcc_model.contract.messages import TrainOrder, TrainReply
+from phcc_model.contract.messages import SiteCard, TrainOrder, TrainReply
 from phcc_model.errors import RoundError, StorageError
-from phcc_server import coordinator as module
 from phcc_server.coordinator import ArmResult, Coordinator
 from phcc_server.ledger import Ledger, RoundRecord, verify
 from phcc_server.rounds import RoundStatus
@@ -109,13 +108,14 @@ def test_an_arm_runs_both_stages_to_its_result(undisturbed: ArmResult) -> None:
 def test_a_round_is_recorded_with_who_gave_what(undisturbed: ArmResult) -> None:
     patients = {"pretrain": {"Alma": 6, "Berg": 4, "Cork": 3}, "finetune": {"Alma": 5, "Berg": 4, "Cork": 3}}
     for record in undisturbed.rounds:
-        size = Manifest.of(first_weights(STUDY, record.stage)).size
+        manifest = Manifest.of(first_weights(STUDY, record.stage))
+        whole = manifest.nbytes - 4 * manifest.size  # counters are no change, and travel as they are
         assert list(record.sites) == sorted(SITES)
         for name, site in record.sites.items():
             assert (site.status, site.reason) == ("accepted", None)
             assert site.patients == site.weight == patients[record.stage][name]
-            assert site.bytes_down == 4 * size
-            assert site.bytes_up == 2 * size + 4  # halves, and one scale
+            assert site.bytes_down == manifest.nbytes
+            assert site.bytes_up == 2 * manifest.size + 4 + whole  # halves, and one scale
             assert site.delta_norm is not None
             assert site.delta_norm > 0
             assert set(site.metrics) <= keys.METRICS
@@ -233,11 +233,11 @@ def test_an_arm_killed_at_any_point_goes_on_to_the_same_model(
         return arm.run(SITES)
 
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power is cut here
-    monkeypatch.setattr(module, "save_checkpoint", fused("save_checkpoint", module.save_checkpoint))
+    monkeypatch.setattr("phcc_server.coordinator.save_checkpoint", fused("save_checkpoint", save_checkpoint))
     assert start(tmp_path / "whole", FusedSites(hospitals)).digest == undisturbed.digest
     whole = list(points)
     assert len(whole) == 8 + 2 * (4 + 4 + 5 + 1)
-    for kill_at, where in enumerate(whole):  # noqa: B007 - read by burn
+    for kill_at, where in enumerate(whole):
         folder = tmp_path / str(kill_at)
         points.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -269,7 +269,7 @@ def test_a_round_done_again_is_judged_as_it_was_the_first_time(
     """The record is there, the checkpoint is not: the round's own lengths must not become its measure."""
     sites = TamperedSites(hospitals, {"Cork": times(60)})
     whole = run(tmp_path / "whole", ONE_ROUND, sites)
-    lengths = [site.delta_norm for site in whole.rounds[0].sites.values()]
+    lengths = [site.delta_norm or 0.0 for site in whole.rounds[0].sites.values()]
     assert lengths[2] > ONE_ROUND.federation.largest_change * np.median(lengths)  # else nothing is shown
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, "save_round", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -300,7 +300,7 @@ def test_a_site_that_fails_in_one_round_is_named_and_the_run_goes_on(
     berg = FailingSession(hospitals["Berg"].folder, "Berg")
     berg.fails = (stage, 0)
     result = run(tmp_path, STUDY, MemorySites({**hospitals, "Berg": berg}))
-    status = {(r.stage, r.round): r.status for r in result.rounds}
+    status: dict[tuple[str, int], RoundStatus] = {(r.stage, r.round): r.status for r in result.rounds}
     assert status.pop((stage, 0)) is RoundStatus.PARTIAL
     assert set(status.values()) == {RoundStatus.COMPLETE}  # it is asked again in the next round
     record = next(r for r in result.rounds if (r.stage, r.round) == (stage, 0))
@@ -485,7 +485,9 @@ def test_a_site_whose_card_makes_no_sense_takes_no_part(tmp_path: Path, hospital
     class Boastful(MemorySites):
         def cards(self, order: Any, expected: Sequence[str]) -> Any:
             cards = super().cards(order, expected)
-            boasted = dataclasses.replace(cards["Berg"], positives={"train": 400})
+            card = cards["Berg"]
+            assert isinstance(card, SiteCard)
+            boasted = dataclasses.replace(card, positives={"train": 400})
             return {**cards, "Berg": boasted}
 
     (record,) = run(tmp_path, ONE_ROUND, Boastful(hospitals)).rounds

@@ -78,7 +78,7 @@ class Scripted:
         for order in orders:
             self.asked.append(order)
             reply = reply_to(order, self.scores[order.site])
-            yield order, self.change.get(order.site, lambda same: same)(reply)
+            yield order, self.change[order.site](reply) if order.site in self.change else reply
 
     def cards(self, *args: Any) -> Any:
         raise AssertionError("no card is asked for in a round")

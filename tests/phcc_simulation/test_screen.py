@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from phcc_simulation import screen as module
 from phcc_simulation.journal import Event
 from phcc_simulation.screen import Screen
 
@@ -23,7 +22,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("phcc_simulation.screen.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture

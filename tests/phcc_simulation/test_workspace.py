@@ -275,7 +275,7 @@ def test_an_external_centre_that_the_data_do_not_know_is_refused(data: Path, tmp
 
 def test_a_centre_whose_name_means_all_of_them_is_refused(tmp_path: Path) -> None:
     data = write_data(tmp_path / "export", {"Alma": 4, POOLED: 4})
-    with pytest.raises(SplitError, match="data.centres: 'pooled' stands for all training centres together"):
+    with pytest.raises(SplitError, match=r"data\.centres: 'pooled' stands for all training centres together"):
         prepare(tmp_path / "run", study_of(data, centres={"external": []}))
     assert not (tmp_path / "run" / "sites").exists()
 
