@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/phcc-simulate configs/demo.yaml --out runs/demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from phcc_model.config import ModelSettings
 from phcc_model.encoder import Encoder
 from phcc_model.errors import ConfigError
-from phcc_model.heads import CaseNorm, Fusion, dynamic_features, pool
+from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features, pool
 from phcc_model.layers import start_weights
 
 ENCODER_PREFIX = "encoder."
+
+CPU_VOLUMES = 16
+"""Volumes that go through the encoder at once on a CPU. Larger activations are given back to the system and
+fetched again page by page: measured, 64 at once take up to twice as long per volume."""
 
 
 class Classifier(nn.Module):
@@ -40,8 +44,9 @@ class Classifier(nn.Module):
         self.kinds = ("absolute",) if self.joint else head.features
         self.encoder = Encoder(settings, len(phases) if self.joint else 1)
         features = self.encoder.dim * (2 if head.pooling == "gap+lesion" else 1)
-        self.norm = CaseNorm(features) if head.feature_norm == "batch" else nn.LayerNorm(features)
-        self.fusion = Fusion(head, 1 if self.joint else len(phases), features * len(self.kinds))
+        tokens = 1 if self.joint else len(phases)
+        self.norm = CaseNorm(tokens, features) if head.feature_norm == "batch" else PlainNorm(features)
+        self.fusion = Fusion(head, tokens, features * len(self.kinds))
         self.dropout = nn.Dropout(head.dropout)
         self.out = nn.Linear(head.width, 1)
         start_weights(self.out)
@@ -64,9 +69,10 @@ class Classifier(nn.Module):
         # What follows is small, and stays in float32 where the encoder runs in bfloat16.
         with torch.autocast(map_ncdhw.device.type, enabled=False):
             # 2. pool
-            f_nc = self.norm(pool(map_ncdhw.float(), lesion_bdhw[case_n], self.pooling))
+            f_nc = pool(map_ncdhw.float(), lesion_bdhw[case_n], self.pooling)
             present_bt = present_bp.new_ones(len(present_bp), 1) if self.joint else present_bp
             f_btc = f_nc.new_zeros(*present_bt.shape, f_nc.shape[1]).index_put((case_n, token_n), f_nc)
+            f_btc = self.norm(f_btc, present_bt)
             # 3. see what changes
             dynamic_btf = dynamic_features(f_btc, present_bt, self.kinds)
             # 4. fuse
@@ -113,7 +119,12 @@ class Classifier(nn.Module):
             there_bp111 = present_bp[:, :, None, None, None]
             x_bpdhw = torch.where(there_bp111, volumes_bpdhw, torch.zeros_like(volumes_bpdhw))
             case_b = torch.arange(len(x_bpdhw), device=x_bpdhw.device)
-            return self.encoder(x_bpdhw), case_b, torch.zeros_like(case_b)
-        # Only phases that are there are encoded, all of the batch at once.
+            return self._maps(x_bpdhw), case_b, torch.zeros_like(case_b)
+        # Only phases that are there are encoded.
         case_n, phase_n = present_bp.nonzero(as_tuple=True)
-        return self.encoder(volumes_bpdhw[case_n, phase_n][:, None]), case_n, phase_n
+        return self._maps(volumes_bpdhw[case_n, phase_n][:, None]), case_n, phase_n
+
+    def _maps(self, x_ncdhw: Tensor) -> Tensor:
+        """The encoder, which looks at each sample by itself, on few of them at a time where that is faster."""
+        at_once = CPU_VOLUMES if x_ncdhw.device.type == "cpu" else max(len(x_ncdhw), 1)
+        return torch.cat([self.encoder(part) for part in torch.split(x_ncdhw, at_once)])

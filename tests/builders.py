@@ -203,7 +203,7 @@ class TamperedSites(MemorySites):
         sessions: by site.
         change: what becomes of a site's training reply on its way.
         crash_at: the call, ``(what, stage, round, site)``, at which this process is killed, as it were.
-        loss: the loss that every site reports for a round of the fine-tuning, in place of its own.
+        loss: the loss that every site reports for each round of a stage, in place of its own; None is silence.
     """
 
     def __init__(
@@ -211,12 +211,12 @@ class TamperedSites(MemorySites):
         sessions: Mapping[str, Session],
         change: Mapping[str, Change] | None = None,
         crash_at: tuple[str, str, int, str] | None = None,
-        loss: Sequence[float] | None = None,
+        loss: Mapping[str, Sequence[float | None]] | None = None,
     ) -> None:
         super().__init__(sessions)
         self.change = change or {}
         self.crash_at = crash_at
-        self.loss = loss
+        self.loss = loss or {}
         self.asked: Counter[tuple[str, str, int, str]] = Counter()
 
     def train(
@@ -235,13 +235,13 @@ class TamperedSites(MemorySites):
         for order in orders:
             self._count("evaluate", order)
             for _, reply in super().evaluate([order], deadline_s):
-                if (
-                    self.loss is not None
-                    and isinstance(reply, EvaluateReply)
-                    and order.stage == keys.FINETUNE
-                ):
-                    reply = dataclasses.replace(reply, loss=self.loss[order.round])
-                yield order, reply
+                yield order, self._scored(order, reply)
+
+    def _scored(self, order: EvaluateOrder, reply: EvaluateReply | NoReply) -> EvaluateReply | NoReply:
+        if order.stage not in self.loss or isinstance(reply, NoReply):
+            return reply
+        loss = self.loss[order.stage][order.round]
+        return NoReply("missing", "silence") if loss is None else dataclasses.replace(reply, loss=loss)
 
     def _count(self, what: str, order: TrainOrder | EvaluateOrder) -> None:
         call = (what, order.stage, order.round, order.site)

@@ -42,18 +42,6 @@ class Batch:
             tensor(cases.label_n, torch.float32),
         )
 
-    def pieces(self, cases: int) -> list[Batch]:
-        """The batch in pieces of at most so many cases."""
-        return [
-            Batch(
-                self.volumes_bpdhw[first : first + cases],
-                self.present_bp[first : first + cases],
-                self.lesion_bdhw[first : first + cases],
-                self.label_b[first : first + cases],
-            )
-            for first in range(0, len(self.label_b), cases)
-        ]
-
 
 def shuffled(
     cases: int, size: int, seed: int, strata_n: NDArray[np.int8] | None = None

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from phcc_model.augmentation import augment
@@ -23,11 +21,6 @@ from phcc_model.training.progress import Place, ProgressListener
 from phcc_model.training.steps import Recipe, RoundOptimiser, precision, training_mode
 
 STAGE = "finetune"
-
-CPU_VOLUMES = 16
-"""Volumes of one forward and backward pass on a CPU. Larger activations are given back to the system and
-fetched again page by page: measured, 64 at once take up to twice as long per volume, and four times the
-memory. No layer looks across cases, so the gradient of the batch is the sum over its pieces."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +94,12 @@ def finetune_round(
             torch.manual_seed(place.derive(epoch, "dropout"))
             loss, histogram = 0.0, ScoreHistogram.empty()
             for step, at_b in enumerate(batches):
-                batch = _augmented(
-                    Batch.of(cases, at_b, device), study, place.derive(epoch, "augmentation", step)
-                )
-                logits: list[Tensor] = []
-                value = optimiser.step(_losses(model, batch, weight, study.finetune.bf16, logits), epoch)
-                loss += value * len(at_b) / len(cases)
-                histogram += _histogram(logits, cases.label_n[at_b])
+                batch = Batch.of(cases, at_b, device)
+                logit_b = _forward(model, batch, study, place.derive(epoch, "augmentation", step))
+                value = F.binary_cross_entropy_with_logits(logit_b, batch.label_b, pos_weight=weight)
+                loss += optimiser.step(value, epoch) * len(at_b) / len(cases)
+                score_b = torch.sigmoid(logit_b.detach().double()).cpu().numpy()
+                histogram += ScoreHistogram.from_scores(score_b, cases.label_n[at_b])
     return FinetuneRoundResult(
         loss=loss,
         cases=len(cases),
@@ -118,32 +110,14 @@ def finetune_round(
     )
 
 
-def _augmented(batch: Batch, study: StudyConfig, seed: int) -> Batch:
-    settings = study.finetune.augmentation
-    moved = augment(batch.volumes_bpdhw, batch.present_bp, batch.lesion_bdhw, settings, seed)
-    return Batch(*moved, batch.label_b)
-
-
-def _losses(
-    model: Classifier, batch: Batch, weight: Tensor, bf16: bool, logits: list[Tensor]
-) -> Iterator[Tensor]:
-    """The batch's mean loss as a sum over pieces; their logits are put into `logits`."""
-    cases, phases = batch.present_bp.shape
-    device = batch.label_b.device
-    at_once = max(1, CPU_VOLUMES // (1 if model.joint else phases)) if device.type == "cpu" else cases
-    for piece in batch.pieces(at_once):
-        with precision(device, bf16):
-            logit_b = model(piece.volumes_bpdhw, piece.present_bp, piece.lesion_bdhw)
-        logits.append(logit_b.detach())
-        summed = F.binary_cross_entropy_with_logits(
-            logit_b, piece.label_b, pos_weight=weight, reduction="sum"
-        )
-        yield summed / cases
-
-
-def _histogram(logits: list[Tensor], label_b: NDArray[np.int8]) -> ScoreHistogram:
-    score_b = torch.sigmoid(torch.cat(logits).double()).cpu().numpy()
-    return ScoreHistogram.from_scores(score_b, label_b)
+def _forward(model: Classifier, batch: Batch, study: StudyConfig, seed: int) -> Tensor:
+    settings = study.finetune
+    volumes_bpdhw, present_bp, lesion_bdhw = augment(
+        batch.volumes_bpdhw, batch.present_bp, batch.lesion_bdhw, settings.augmentation, seed
+    )
+    with precision(volumes_bpdhw.device, settings.bf16):
+        logit_b: Tensor = model(volumes_bpdhw, present_bp, lesion_bdhw)
+    return logit_b
 
 
 @contextmanager

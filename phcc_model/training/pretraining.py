@@ -112,7 +112,7 @@ def pretrain_round(
                 outcome = _forward(model, batch, study, source)
                 weights = weighting.weigh(outcome.features_bc, optimiser.position)
                 log.add(outcome, weights)
-                log.weighted_loss += optimiser.step([(weights.weights_b * outcome.loss_b).sum()], epoch)
+                log.weighted_loss += optimiser.step((weights.weights_b * outcome.loss_b).sum(), epoch)
     return log.result(steps, weighting)
 
 

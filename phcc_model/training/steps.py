@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -91,12 +91,11 @@ class RoundOptimiser:
             self.place.round_index, self.done, rounds=self.recipe.rounds, steps_per_round=self.steps
         )
 
-    def step(self, losses: Iterable[Tensor], epoch: int) -> float:
+    def step(self, loss: Tensor, epoch: int) -> float:
         """One step down a loss.
 
         Args:
-            losses: scalars with a graph whose sum is the loss; each is differentiated and let go before the
-                next is asked for, so that a batch can be computed in pieces that fit the memory.
+            loss: a scalar with a graph.
             epoch: the local epoch, for the listener.
 
         Returns:
@@ -105,15 +104,13 @@ class RoundOptimiser:
         Raises:
             TrainingError: the loss or its gradient is not finite; the weights are left as they were.
         """
+        value = float(loss.detach())
+        self._check(value, "loss")
         factor = rate_factor(self.position, self.recipe.warmup)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
         self.optimiser.zero_grad(set_to_none=True)
-        value = 0.0
-        for loss in losses:
-            value += float(loss.detach())
-            self._check(value, "loss")
-            loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.reference:
             for parameter, held in zip(self.parameters, self.reference, strict=True):
                 if parameter.grad is not None:

@@ -132,7 +132,11 @@ class Coordinator:
             state = after_evaluation(trained, validation.loss, self.study)
             judged = _judged(state, trained, step)
             record = done.record(
-                self.arm, state_digest(weights), state_digest(new), validation, best=judged.is_best
+                self.arm,
+                state_digest(weights),
+                state_digest(new),
+                validation,
+                best=_is_best(trained, validation.loss),
             )
             self._keep(step, new, trained, judged, state, record)
             weights, previous_norm = new, done.median_norm
@@ -259,6 +263,11 @@ def _judged(state: StudyState, trained: StudyState, step: Train) -> StudyState:
     if state.stage == step.stage:
         return state
     return StudyState(trained.stage, trained.round, trained=True, best_round=trained.round)
+
+
+def _is_best(trained: StudyState, loss: float | None) -> bool:
+    """Whether the round just evaluated is its stage's best so far; as long as no loss is known, it is."""
+    return trained.best_loss is None or (loss is not None and loss < trained.best_loss)
 
 
 def _can_train(card: SiteCard, stage: str) -> bool:

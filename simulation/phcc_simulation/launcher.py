@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,12 +23,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from phcc_model.errors import RoundError, StorageError
 from phcc_simulation.journal import Event, Journal
 
 STARTUP_SECONDS = 60.0
 POLL_SECONDS = 0.25
-STATUS_EVERY_SECONDS = 15.0
+SILENCE_SECONDS = 20.0
+"""Without an event for so long, Flower is asked whether the run is still alive."""
 
 BUNDLE = """\
 [project]
@@ -179,7 +181,8 @@ def _superlink(home: Path, port: int, control_port: int, environment: Mapping[st
             _wait_until_healthy(process, port, log_path)
             yield
         finally:
-            _stop_group(process)
+            _stop_all(home)
+            process.wait()
 
 
 def _program(name: str, environment: Mapping[str, str]) -> str:
@@ -202,23 +205,29 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log_path: P
     raise RoundError("Flower's SuperLink did not start", remedy=f"Read {log_path}")
 
 
-def _stop_group(process: subprocess.Popen[bytes]) -> None:
-    """Stop the SuperLink and everything that it started, by its process group."""
-    for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=patience)
-        if not _group_alive(process.pid):
+def _stop_all(home: Path) -> None:
+    """Stop everything that this run started.
+
+    Flower and Ray put their processes into sessions of their own, so the process group does not reach them; what
+    they all have is this run's FLWR_HOME in their environment.
+    """
+    for stop, patience in ((psutil.Process.terminate, 10.0), (psutil.Process.kill, 5.0)):
+        running = _started_by(home)
+        for process in running:
+            with contextlib.suppress(psutil.Error):
+                stop(process)
+        _, alive = psutil.wait_procs(running, timeout=patience)
+        if not alive and not _started_by(home):
             return
 
 
-def _group_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _started_by(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get("FLWR_HOME") == str(home):
+                found.append(process)
+    return found
 
 
 def _flwr(arguments: list[str], environment: Mapping[str, str]) -> str:
@@ -253,16 +262,17 @@ def _submit(bundle: Path, plan: Launch, environment: Mapping[str, str]) -> str:
 
 
 def _follow(run_id: str, journal: Journal, home: Path, environment: Mapping[str, str]) -> Iterator[Event]:
-    asked = time.monotonic()
+    heard = time.monotonic()
     while True:
         for event in journal.new_events():
+            heard = time.monotonic()
             yield event
             if event.kind == "done":
                 return
             if event.kind == "failed":
                 raise RoundError(str(event.fields["text"]).rstrip("."), remedy=f"Logs are in {home}")
-        if time.monotonic() - asked > STATUS_EVERY_SECONDS:
-            asked = time.monotonic()
+        if time.monotonic() - heard > SILENCE_SECONDS:
+            heard = time.monotonic()
             status = _status(run_id, environment)
             if status.startswith("finished"):
                 raise RoundError(f"Flower ended the run ({status}) before the study was done",
@@ -271,8 +281,14 @@ def _follow(run_id: str, journal: Journal, home: Path, environment: Mapping[str,
 
 
 def _status(run_id: str, environment: Mapping[str, str]) -> str:
-    """The run's status as Flower tells it, such as ``running`` or ``finished:failed``."""
-    answer = _json(_flwr(["list", "private", "--run-id", run_id, "--format", "json"], environment))
+    """The run's status as Flower tells it, such as ``running`` or ``finished:failed``.
+
+    A busy machine may not answer in time; that says nothing about the run.
+    """
+    try:
+        answer = _json(_flwr(["list", "private", "--run-id", run_id, "--format", "json"], environment))
+    except (RoundError, subprocess.TimeoutExpired, ValueError):
+        return "unknown"
     runs = answer.get("runs", [])
     return str(runs[0]["status"]) if runs else "unknown"
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from phcc_model.classifier import Classifier
 from phcc_model.config import ClassifierSettings, ModelSettings
 from phcc_model.errors import ConfigError
-from phcc_model.heads import RELATIVE_BOUND, RELATIVE_FLOOR, dynamic_features, pool, previous_present
+from phcc_model.heads import (
+    RELATIVE_BOUND,
+    RELATIVE_FLOOR,
+    CaseNorm,
+    dynamic_features,
+    pool,
+    previous_present,
+)
 from phcc_model.pretrain import SWFCMAE
 
 PHASES = ("pre-contrast", "arterial", "portal-venous", "delayed")
@@ -55,11 +62,11 @@ def box(cases: int) -> Tensor:
     return lesion
 
 
-MODELS = {
+MODELS: dict[tuple[str, str], Classifier] = {
     (phases, fusion): tiny_model(phases, fusion=fusion, pooling="gap+lesion")
     for phases in ("shared", "joint")
     for fusion in ("attention", "concat", "mean")
-}
+} | {("shared", "layer"): tiny_model("shared", feature_norm="layer")}
 
 
 @pytest.mark.parametrize(("phases", "fusion"), list(MODELS))
@@ -157,6 +164,52 @@ def test_relative_features_are_bounded_and_differences_end_at_the_last_phase(
         whole_change = absolute[b, there[-1]] - absolute[b, there[0]]
         torch.testing.assert_close(difference[b].sum(0), whole_change, rtol=1e-4, atol=1e-4 * (1 + scale))
         assert not difference[b, there[0]].any()
+
+
+@settings(deadline=None, max_examples=30)
+@given(present=presence, scale=st.floats(0.01, 100.0))
+def test_case_norm_takes_off_what_the_cases_of_a_phase_share(present: list[list[bool]], scale: float) -> None:
+    present_bt = torch.tensor(present)
+    f_btc = 50.0 + scale * torch.randn(*present_bt.shape, 3, generator=torch.Generator().manual_seed(0))
+    poisoned = torch.where(present_bt[..., None], f_btc, torch.full_like(f_btc, 1e6))
+    norm = CaseNorm(4, 3).train()
+    normed = norm(poisoned, present_bt)
+    assert not normed[~present_bt].any()
+    for t in range(4):
+        rows = f_btc[present_bt[:, t], t]
+        if len(rows) < 2:
+            assert norm.mass_t1[t] == 0  # one case says nothing of a spread
+            continue
+        spread = (rows.var(0, unbiased=False) + CaseNorm.EPSILON).sqrt()
+        expected = (rows - rows.mean(0)) / spread
+        torch.testing.assert_close(normed[present_bt[:, t], t], expected, atol=1e-3, rtol=1e-3)
+        # In evaluation the running statistics are exact after one batch: there is no start to wear off.
+        evaluated = norm.eval()(poisoned, present_bt)[present_bt[:, t], t]
+        torch.testing.assert_close(evaluated, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_states_of_sites_average_to_the_case_norm_of_both() -> None:
+    source = torch.Generator().manual_seed(0)
+    rows = [1.0 + torch.randn(8, 2, 3, generator=source), 5.0 + torch.randn(8, 2, 3, generator=source)]
+    present = [torch.ones(8, 2, dtype=torch.bool), torch.tensor([[True, False]]).expand(8, 2)]
+    sites = [CaseNorm(2, 3).train() for _ in range(2)]
+    for site, f_btc, present_bt in zip(sites, rows, present, strict=True):
+        site(f_btc, present_bt)
+    both = CaseNorm(2, 3)
+    states = [site.state_dict() for site in sites]
+    assert all(array.dtype == torch.float32 for array in states[0].values())
+    both.load_state_dict({name: (states[0][name] + states[1][name]) / 2 for name in states[0]})
+    mean_tc = both.mean_tc / both.mass_t1
+    torch.testing.assert_close(mean_tc[0], (rows[0][:, 0].mean(0) + rows[1][:, 0].mean(0)) / 2)
+    torch.testing.assert_close(mean_tc[1], rows[0][:, 1].mean(0))  # the second site never saw this phase
+
+
+def test_a_batch_that_is_not_finite_leaves_the_running_statistics() -> None:
+    norm, present_bt = CaseNorm(1, 2).train(), torch.ones(4, 1, dtype=torch.bool)
+    norm(torch.randn(4, 1, 2), present_bt)
+    held = {name: array.clone() for name, array in norm.state_dict().items()}
+    norm(torch.full((4, 1, 2), float("nan")), present_bt)
+    assert all(torch.equal(array, held[name]) for name, array in norm.state_dict().items())
 
 
 def test_pooling_weighs_cells_by_their_share_of_lesion() -> None:

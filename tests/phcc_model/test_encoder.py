@@ -25,7 +25,7 @@ from torch import Tensor
 from phcc_model.config import ModelSettings
 from phcc_model.encoder import Encoder
 from phcc_model.errors import ConfigError
-from phcc_model.layers import WEIGHT_STD, DropPath, is_decayed
+from phcc_model.layers import WEIGHT_STD, Block, DropPath, is_decayed
 from phcc_model.masking import draw_visible
 from phcc_model.pretrain import SWFCMAE
 from phcc_model.reference import ReferenceEncoder
@@ -226,9 +226,14 @@ def test_bfloat16_stays_near_float32(path: str) -> None:
     exact.square().mean().backward()
     wanted = gradients(encoder)
     encoder.zero_grad()
+    stream: set[torch.dtype] = set()
+    for module in encoder.modules():
+        if isinstance(module, Block):
+            module.register_forward_pre_hook(lambda _, inputs: stream.add(inputs[0].dtype))
     with torch.autocast("cpu", torch.bfloat16):
         out = encoder(batch.x_bcdhw, batch.visible_bdhw)
     out.square().mean().backward()
+    assert stream == {torch.float32}
     assert out.dtype == torch.float32
     assert 0.0 < apart(out, exact) < 0.03
     assert largest_gap(gradients(encoder), wanted) < 0.05

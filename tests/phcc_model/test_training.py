@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from phcc_model import classifier
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import AugmentationSettings, StudyConfig
@@ -20,7 +21,6 @@ from phcc_model.training import (
     Progress,
     effective_rank,
     finetune_round,
-    finetuning,
     label_subset,
     positive_weight,
     predict,
@@ -204,7 +204,7 @@ def test_the_classifier_learns_sixteen_cases_by_heart() -> None:
     calm = {name: 0 for name in AugmentationSettings.model_fields if name != "flip"}
     study = tiny_study(
         finetune={"rounds": 25, "augmentation": {**calm, "flip": False}},
-        model={"drop_path": 0.0, "classifier": {"width": 16, "heads": 2, "dropout": 0.0, "feature_norm": "layer"}},
+        model={"drop_path": 0.0, "classifier": {"width": 16, "heads": 2, "dropout": 0.0}},
     )
     model, cases = start("finetune", study), tiny_cases(16)
     rng = np.random.default_rng(5)
@@ -228,14 +228,13 @@ def test_the_classifier_finds_the_sign_in_new_patients() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_site_with_one_class_trains(label: int) -> None:
     study = tiny_study()
-    model = start("finetune", study)
-    before = predict(model, tiny_cases(8), device=CPU).mean()
+    model, cases = start("finetune", study), tiny_cases(8, labels=(label,))
     for round_index in range(4):
-        result = run("finetune", model, tiny_cases(8, labels=(label,)), study, round_index=round_index)
-    change = predict(model, tiny_cases(8), device=CPU).mean() - before
+        result = run("finetune", model, cases, study, round_index=round_index)
+    logit = predict(model, cases, device=CPU)
     assert np.isfinite(result.loss)
     assert np.isnan(result.auc_training)
-    assert (change > 0) == (label == 1)
+    assert (logit.mean() > 0) == (label == 1)
     assert result.positives == 8 * label
 
 
@@ -316,7 +315,7 @@ def test_fedprox_adds_mu_times_the_way_from_the_reference_to_the_gradient() -> N
         steps=1,
         reference=reference,
     )
-    optimiser.step([0.0 * layer(torch.ones(1, 2)).sum()], epoch=0)
+    optimiser.step(0.0 * layer(torch.ones(1, 2)).sum(), epoch=0)
     for parameter in layer.parameters():
         torch.testing.assert_close(parameter.grad, torch.full_like(parameter, 0.03))
     with pytest.raises(TrainingError, match=r"lack 1 .*'bias'"):
@@ -353,7 +352,7 @@ def test_lower_layers_move_slower_and_only_kernels_decay() -> None:
 def test_the_gradient_is_clipped_before_the_step() -> None:
     layer = nn.Linear(4, 1)
     optimiser = RoundOptimiser(layer, Recipe(0.1, 0.0, 0.0, 1), Place(0, "finetune", 0, "north"), steps=1)
-    optimiser.step([1e4 * layer(torch.ones(1, 4)).sum()], epoch=0)
+    optimiser.step(1e4 * layer(torch.ones(1, 4)).sum(), epoch=0)
     total = sum(p.grad.square().sum() for p in layer.parameters() if p.grad is not None)
     assert float(total) ** 0.5 == pytest.approx(CLIP_NORM, rel=1e-4)
 
@@ -373,21 +372,19 @@ def test_a_frozen_encoder_stands_still_and_is_let_go_again() -> None:
 
 
 @pytest.mark.parametrize("phases", ["shared", "joint"])
-def test_a_batch_in_pieces_is_the_batch(phases: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = tiny_study()
-    sharp = {**study.model.model_dump(), "phases": phases, "drop_path": 0.0}
-    sharp["classifier"]["dropout"] = 0.0  # chance is drawn piece by piece
-    study = tiny_study(model=sharp)
+def test_a_batch_encoded_in_parts_is_the_batch(phases: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calm = {**tiny_study().model.model_dump(), "phases": phases, "drop_path": 0.0}  # drawn part by part
+    study = tiny_study(model=calm)
     model = start("finetune", study)
     begin, losses, gradients = weights(model), [], []
     for volumes in (1, 6, 1000):
-        monkeypatch.setattr(finetuning, "CPU_VOLUMES", volumes)
+        monkeypatch.setattr(classifier, "CPU_VOLUMES", volumes)
         model.load_state_dict(begin)
         losses.append(run("finetune", model, tiny_cases(8), study).loss)
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     for loss, gradient in zip(losses[:2], gradients[:2], strict=True):
         assert loss == pytest.approx(losses[2], rel=1e-5)
-        torch.testing.assert_close(gradient, gradients[2], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(gradient, gradients[2], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -614,7 +614,7 @@ def test_fedprox_holds_the_sites_nearer_to_the_global_weights(tmp_path: Path, ho
 
 def test_patience_stops_an_arm_and_its_best_round_is_the_model(tmp_path: Path, hospitals: Hospitals) -> None:
     study = tiny_study(pretrain={"rounds": 0}, finetune={"rounds": 6, "patience": 2})
-    sites = TamperedSites(hospitals, loss=[0.6, 0.5, 0.7, 0.6, 0.1, 0.1])
+    sites = TamperedSites(hospitals, loss={keys.FINETUNE: [0.6, 0.5, 0.7, 0.6, 0.1, 0.1]})
     result = run(tmp_path, study, sites)
     assert [r.round for r in result.rounds] == [0, 1, 2, 3]
     assert [r.best for r in result.rounds] == [True, True, False, False]
@@ -626,9 +626,34 @@ def test_patience_stops_an_arm_and_its_best_round_is_the_model(tmp_path: Path, h
 
 def test_without_patience_every_round_is_run(tmp_path: Path, hospitals: Hospitals) -> None:
     study = tiny_study(pretrain={"rounds": 0}, finetune={"rounds": 4})
-    result = run(tmp_path, study, TamperedSites(hospitals, loss=[0.1, 0.5, 0.7, 0.6]))
+    result = run(tmp_path, study, TamperedSites(hospitals, loss={keys.FINETUNE: [0.1, 0.5, 0.7, 0.6]}))
     assert [r.round for r in result.rounds] == [0, 1, 2, 3]
     assert result.digest == result.rounds[0].digest_after
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "chosen"),
+    [
+        ([0.6, 0.5, 0.7], [True, True, False], 1),
+        ([0.5, 0.5, 0.5], [True, False, False], 0),  # of equals the earlier one
+        ([0.5, None, 0.6], [True, False, False], 0),
+        ([None, 0.9, None], [True, True, False], 1),  # as long as nothing is known, the latest
+        ([None, None, None], [True, True, True], 2),
+    ],
+)
+def test_the_record_says_which_round_was_the_best_so_far_in_either_stage(
+    losses: list[float | None], best: list[bool], chosen: int, tmp_path: Path, hospitals: Hospitals
+) -> None:
+    study = tiny_study(pretrain={"rounds": 3}, finetune={"rounds": 3})
+    sites = TamperedSites(hospitals, loss=dict.fromkeys(keys.STAGES, losses))
+    result = run(tmp_path, study, sites)
+    for stage in keys.STAGES:
+        assert [r.best for r in result.rounds if r.stage == stage] == best
+    assert result.best_round == chosen
+    assert result.digest == result.rounds[3 + chosen].digest_after
+    # Whatever its loss, stage 2 starts from the last round of stage 1.
+    pretrained, _ = load_checkpoint(tmp_path / "pretrained.safetensors")
+    assert state_digest(pretrained) == result.rounds[2].digest_after
 
 
 def test_a_disk_that_is_full_stops_the_run_and_loses_nothing(
