@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from phcc_model.config import StudyConfig
+from phcc_model.config import EvaluationSettings, StudyConfig
 from phcc_model.errors import ConfigError
 
 Kind = Literal["federated", "pooled", "local", "afp"]
@@ -108,6 +108,8 @@ def plan_arm(name: str, study: StudyConfig, sites: Sequence[str]) -> ArmPlan:
     """
     if name not in arm_names(study, sites):
         raise _unknown(name, arm_names(study, sites))
+    # What an arm is compared with does not change what it is: its digest, and so its checkpoints, are its own.
+    study = study.model_copy(update={"evaluation": EvaluationSettings()})
     what, _, which = name.partition(":")
     if what == "afp":
         return ArmPlan(name, "afp", study, tuple(sites))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import sys
@@ -189,8 +188,11 @@ def predict_npz(run: Path, npz: Path, array: str, arm: str, out: Path) -> None:
         PhccError: the run is not finished, or the file does not hold the array.
     """
     scores = score_images(run, npz, array, arm)
-    with out.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["index", "score"])
-        writer.writerows((index, f"{score:.9g}") for index, score in enumerate(scores))
+    lines = ["index,score", *(f"{index},{score:.9g}" for index, score in enumerate(scores))]
+    try:
+        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"the scores cannot be written ({error.strerror})", where=str(out), remedy="Choose another --out"
+        ) from error
     console.print(f"{len(scores)} scores in {out}", soft_wrap=True)

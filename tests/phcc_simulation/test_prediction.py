@@ -319,9 +319,6 @@ def test_a_wrong_use_is_told_with_the_usage(capsys: pytest.CaptureFixture[str]) 
     assert "Missing option '--out'" in told.err
 
 
-@pytest.mark.xfail(
-    strict=True, reason="evaluation.arms is part of the digest under which checkpoints are kept"
-)
 def test_arms_can_be_added_to_a_finished_run(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,7 +330,6 @@ def test_arms_can_be_added_to_a_finished_run(
     assert set(summary.arms) == {"full", "no-pretraining"}
 
 
-@pytest.mark.xfail(strict=True, reason="predict_npz lets the operating system's error through")
 def test_scores_that_cannot_be_written_are_one_line(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
