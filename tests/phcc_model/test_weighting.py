@@ -152,6 +152,14 @@ def test_it_goes_on_from_its_state_as_if_never_stopped() -> None:
     assert not torch.equal(SampleWeighting(NOW, DIM, 5).weigh(batches[3]).weights_b, expected[3])
 
 
+def test_cosines_are_drawn_anew_for_each_batch() -> None:
+    first, second = (SampleWeighting(NOW, DIM, 5) for _ in range(2))
+    second.load(second.state() | {"batches": np.array([1.0])})
+    a, b = first.weigh(_features(16, 0)), second.weigh(_features(16, 0))
+    assert not torch.equal(a.weights_b, b.weights_b)
+    assert a.decorrelation_uniform != b.decorrelation_uniform
+
+
 def test_the_memory_is_a_running_mean() -> None:
     weighting = SampleWeighting(NOW.model_copy(update={"feature_dims": DIM, "memory": 0.75}), DIM, 0)
     a, b, short = _features(8, 1).double(), _features(8, 2).double(), _features(3, 3).double()
