@@ -193,12 +193,12 @@ class WeightingSettings(Section):
     """Sample weights that decorrelate the features (METHOD 3 [R], after StableNet)."""
 
     mode: Literal["uniform", "decorrelate"] = "decorrelate"
-    penalty: Positive = Field(1.0, description="lambda: the larger, the nearer to uniform")
+    penalty: Positive = Field(0.5, description="lambda: the larger, the nearer to uniform")
     fourier_features: int = Field(5, ge=1, description="k random Fourier channels per feature")
     feature_dims: int = Field(32, ge=2, description="features kept for the covariance, drawn by seed")
     steps: int = Field(20, ge=1)
-    learning_rate: Positive = 1.0
-    maximum: float = Field(4.0, ge=1.0, description="no sample weighs more than this many times uniform")
+    learning_rate: Positive = Field(0.3, description="in units of the uniform weight")
+    maximum: float = Field(3.0, ge=1.0, description="no sample weighs more than this many times uniform")
     memory: Fraction = Field(
         0.9, description="share of the running mean kept by the memory of earlier batches"
     )
