@@ -51,8 +51,8 @@ class CaseNorm(nn.Module):
 
     What a map's mean holds is mostly what every case has. A layer norm keeps that, and the little by which cases
     differ is then too small to learn from in few steps; batch norm before a linear head is known from MAE's
-    linear probe [F: He et al., CVPR 2022]. Measured on 240 synthetic patients, joint, 21 epochs: test AUC .73,
-    with a layer norm instead .60.
+    linear probe [F: He et al., CVPR 2022]. Measured on 240 synthetic patients (joint, lesion pooling, 21 epochs,
+    two seeds): test AUC .69 and .58, with a layer norm .60 and .56, standard error .03 each.
 
     In training a batch is normed by its own mean and variance, in evaluation by running ones. These are kept as
     sums with the mass that went into them, not as means with a start that wears off: so they are exact from the
