@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -73,16 +74,9 @@ def load_state(model: nn.Module, state: State) -> None:
         ) from error
 
 
-class _seeded:  # noqa: N801 - used as a verb
+@contextmanager
+def _seeded(study: StudyConfig, stage: str) -> Iterator[None]:
     """Draw a model's start from the study's seed, and leave torch's own generator as it was."""
-
-    def __init__(self, study: StudyConfig, stage: str) -> None:
-        self._seed = derive_seed(study.seed, "start", stage)
-        self._fork = torch.random.fork_rng(devices=[])
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *raised: object) -> None:
-        self._fork.__exit__(None, None, None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(study.seed, "start", stage))
+        yield
