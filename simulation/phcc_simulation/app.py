@@ -18,13 +18,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from phcc_client.app import serve
 from phcc_client.session import Runtime, Session
+from phcc_client.splits import read_splits
 from phcc_model.config import StudyConfig
 from phcc_model.errors import DataError, PhccError
+from phcc_model.shipped import find_study
 from phcc_model.study_file import load_study
+from phcc_server.journal import Journal, in_one_line
 from phcc_server.strategy import FlowerSites
-from phcc_simulation.journal import Journal, in_one_line
-from phcc_simulation.places import default_out, find_study
-from phcc_simulation.splits import read_splits
+from phcc_simulation.places import default_out
 from phcc_simulation.study_run import StudyRun
 from phcc_simulation.workspace import Workspace
 

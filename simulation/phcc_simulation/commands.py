@@ -15,18 +15,18 @@ from phcc_client.session import Runtime, Session
 from phcc_model.command_line import EXIT_ERROR, errors
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, StorageError
+from phcc_model.shipped import find_study
 from phcc_model.study_file import dump_study, load_study
+from phcc_server.arms import plan_arms
+from phcc_server.journal import Journal
 from phcc_server.report.schema import Summary
 from phcc_server.report.table import result_table
-from phcc_simulation.arms import plan_arms
+from phcc_server.screen import Screen
 from phcc_simulation.federation import MemorySites
-from phcc_simulation.journal import Journal
 from phcc_simulation.launcher import Launch, launch
 from phcc_simulation.phantom.check import check_visibility
 from phcc_simulation.phantom.write import write_phantom
-from phcc_simulation.places import find_study
 from phcc_simulation.prediction import score_images
-from phcc_simulation.screen import Screen
 from phcc_simulation.study_run import StudyRun
 from phcc_simulation.workspace import Preparer, Workspace
 

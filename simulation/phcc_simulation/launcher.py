@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 
 from phcc_model.errors import RoundError, StorageError
-from phcc_simulation.journal import Event, Journal
+from phcc_server.journal import Event, Journal
 
 STARTUP_SECONDS = 60.0
 POLL_SECONDS = 0.25

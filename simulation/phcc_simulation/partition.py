@@ -18,8 +18,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from phcc_client.splits import apportion
 from phcc_model.cases import UNKNOWN_LABEL
 from phcc_model.config import CentreSettings
 from phcc_model.errors import SplitError
@@ -108,20 +109,6 @@ def assign_centres(rows: Sequence[PatientRow], settings: CentreSettings, seed: i
     _refuse_small(assignment, external_centres(settings))
     _refuse_names(assignment.values())
     return assignment
-
-
-def apportion(total: int, shares: ArrayLike) -> NDArray[np.int64]:
-    """Whole numbers that add up to ``total``, each within 1 of its share (largest remainders).
-
-    Args:
-        total: how many to share out, 0 or more.
-        shares: one fraction each, adding up to 1.
-    """
-    quota = total * np.asarray(shares, dtype=np.float64)
-    counts = np.floor(quota + 1e-9).astype(np.int64)  # 0.15 * 20 is 2.9999999999999996
-    first = np.argsort(-(quota - counts), kind="stable")
-    counts[first[: total - int(counts.sum())]] += 1
-    return counts
 
 
 def _deal_evenly(labels: Mapping[str, int], settings: CentreSettings, seed: int) -> dict[str, str]:

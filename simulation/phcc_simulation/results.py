@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from phcc_client.splits import split_table
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.study_file import dump_study
@@ -19,7 +20,6 @@ from phcc_server.report.page import write_report
 from phcc_server.report.schema import Summary
 from phcc_server.report.summary import ScoredCase, build_summary
 from phcc_server.store import write_atomically
-from phcc_simulation.splits import split_table
 from phcc_simulation.workspace import Workspace
 
 

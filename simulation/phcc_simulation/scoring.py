@@ -15,10 +15,10 @@ from phcc_model.build import build_classifier, load_state
 from phcc_model.cases import CaseSet
 from phcc_model.config import StudyConfig
 from phcc_model.training.predict import predict
+from phcc_server.arms import ArmPlan
 from phcc_server.coordinator import ArmResult
 from phcc_server.report.summary import ScoredCase
 from phcc_simulation.afp import fit_afp
-from phcc_simulation.arms import ArmPlan
 from phcc_simulation.workspace import POOLED, Workspace
 
 Score = Callable[[CaseSet], NDArray[np.float64]]

@@ -11,14 +11,14 @@ from pathlib import Path
 from phcc_client.session import Runtime, Session
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
+from phcc_server.arms import ArmPlan, plan_arms
 from phcc_server.coordinator import ArmResult, Coordinator
+from phcc_server.journal import Journal
 from phcc_server.ledger import Ledger, RoundRecord
 from phcc_server.report.summary import ScoredCase
 from phcc_server.sites import Sites
 from phcc_server.store import RunStore
-from phcc_simulation.arms import ArmPlan, plan_arms
 from phcc_simulation.federation import MemorySites
-from phcc_simulation.journal import Journal
 from phcc_simulation.results import write_results
 from phcc_simulation.scoring import score_afp, score_arm
 from phcc_simulation.workspace import POOLED, Preparer, Workspace

@@ -14,11 +14,11 @@ from phcc_client.imaging.dataset import Preparation, prepare_all
 from phcc_client.imaging.readers import read_cases
 from phcc_client.preparations import preparation_folder
 from phcc_client.site import SPLITS, Split, write_site
+from phcc_client.splits import Splits, read_splits, split_patients, write_splits
 from phcc_model.config import DataSettings, StudyConfig
 from phcc_model.errors import DatasetError, SplitError
 from phcc_simulation.partition import PatientRow, assign_centres, external_centres, patient_labels
 from phcc_simulation.phantom.write import write_phantom
-from phcc_simulation.splits import Splits, read_splits, split_patients, write_splits
 
 POOLED = "pooled"
 """The site folder of all training centres' patients together."""

@@ -26,20 +26,20 @@ from flwr.clientapp import ClientApp
 from phcc_client.app import app as hospital_app
 from phcc_client.app import serve
 from phcc_client.session import Session
+from phcc_client.splits import Place, Splits, write_splits
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.contract.messages import EvaluateReply, Failure, SiteCard, TrainOrder, TrainReply
 from phcc_model.errors import ConfigError, DataError, RoundError, TrainingError
 from phcc_model.study_file import dump_study
 from phcc_server.coordinator import ArmResult, Coordinator
+from phcc_server.journal import Journal
 from phcc_server.ledger import Ledger
 from phcc_server.sites import NoReply, Sites
 from phcc_server.store import RunStore
 from phcc_server.strategy import FlowerSites
 from phcc_simulation.app import JOURNAL, SPLITS, centre_of, main, request_of
 from phcc_simulation.federation import MemorySites
-from phcc_simulation.journal import Journal
-from phcc_simulation.splits import Place, Splits, write_splits
 from phcc_simulation.study_run import StudyRun
 
 STUDY = tiny_study()

@@ -6,8 +6,9 @@ import pytest
 from builders import tiny_study
 
 from phcc_model.errors import ConfigError
+from phcc_model.shipped import find_study
 from phcc_model.study_file import load_study
-from phcc_simulation.places import default_out, find_study
+from phcc_simulation.places import default_out
 
 
 @pytest.mark.parametrize("name", ["demo", "adrenal", "hospital"])

@@ -14,11 +14,11 @@ from builders import tiny_study
 
 from phcc_client.preparations import open_prepared
 from phcc_client.site import SPLITS
+from phcc_client.splits import read_splits
 from phcc_model.cases import CaseSet
 from phcc_model.config import StudyConfig
 from phcc_model.errors import DatasetError, SplitError
 from phcc_model.seeds import generator
-from phcc_simulation.splits import read_splits
 from phcc_simulation.workspace import POOLED, Preparer, Workspace
 
 ITK: Any = SimpleITK

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from phcc_simulation.journal import Event
-from phcc_simulation.screen import Screen
+from phcc_server.journal import Event
+from phcc_server.screen import Screen
 
 PLAN = [
     {"arm": "full", "pretrain": 2, "finetune": 3},
@@ -22,7 +22,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr("phcc_simulation.screen.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("phcc_server.screen.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phcc_model.errors import StorageError
-from phcc_simulation.journal import Event, Journal, in_one_line
+from phcc_server.journal import Event, Journal, in_one_line
 
 
 def told(journal: Journal) -> list[tuple[str, dict[str, object]]]:

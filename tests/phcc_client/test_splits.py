@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_model.config import CentreSettings, SplitSettings
-from phcc_model.errors import SplitError, StorageError
-from phcc_simulation.partition import PatientRow, assign_centres, external_centres, patient_labels
-from phcc_simulation.splits import (
+from phcc_client.splits import (
     SPLITS,
     Place,
     SplitCount,
@@ -23,6 +20,9 @@ from phcc_simulation.splits import (
     split_table,
     write_splits,
 )
+from phcc_model.config import CentreSettings, SplitSettings
+from phcc_model.errors import SplitError, StorageError
+from phcc_simulation.partition import PatientRow, assign_centres, external_centres, patient_labels
 
 quick = settings(deadline=None, max_examples=60)
 DEFAULT = SplitSettings()

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from phcc_model.cases import UNKNOWN_LABEL
 from phcc_model.config import SplitSettings
 from phcc_model.errors import SplitError, StorageError
 from phcc_model.seeds import derive_seed
-from phcc_simulation.partition import apportion
 
 Split = Literal["train", "validation", "test", "external"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -212,6 +212,20 @@ def read_splits(path: Path) -> Splits:
             remedy="Make the splits anew with the study's seed",
         )
     return splits
+
+
+def apportion(total: int, shares: ArrayLike) -> NDArray[np.int64]:
+    """Whole numbers that add up to ``total``, each within 1 of its share (largest remainders).
+
+    Args:
+        total: how many to share out, 0 or more.
+        shares: one fraction each, adding up to 1.
+    """
+    quota = total * np.asarray(shares, dtype=np.float64)
+    counts = np.floor(quota + 1e-9).astype(np.int64)  # 0.15 * 20 is 2.9999999999999996
+    first = np.argsort(-(quota - counts), kind="stable")
+    counts[first[: total - int(counts.sum())]] += 1
+    return counts
 
 
 class _SplitsFile(BaseModel):

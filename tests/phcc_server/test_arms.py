@@ -8,7 +8,7 @@ import pytest
 
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError
-from phcc_simulation.arms import arm_names, plan_arm, plan_arms
+from phcc_server.arms import arm_names, plan_arm, plan_arms
 
 SITES = ("A", "B", "C")
 STUDY = StudyConfig.model_validate(

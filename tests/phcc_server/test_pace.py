@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_simulation.pace import Pace, in_words
+from phcc_server.pace import Pace, in_words
 
 SECONDS = st.floats(0.1, 1000.0)
 

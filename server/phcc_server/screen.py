@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from phcc_model.contract import keys
-from phcc_simulation.journal import Event
-from phcc_simulation.pace import Pace, in_words
+from phcc_server.journal import Event
+from phcc_server.pace import Pace, in_words
 
 LINE_EVERY_S = 10.0
 """Without a terminal, how often file work says where it is."""
