@@ -43,6 +43,7 @@ from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.finetuning import finetune_round
 from phcc_model.training.predict import predict
 from phcc_model.training.pretraining import pretrain_loss, pretrain_round
+from phcc_model.training.progress import ProgressListener
 
 SMALLEST = 1e-7
 """A probability this near to 0 or 1 counts as this far from it in the loss."""
@@ -68,12 +69,20 @@ class Session:
         folder: the site's folder; its cases stand in it by the study's way of preparing them.
         name: the site's name.
         runtime: the machine.
+        listener: called after each step of the optimiser; what it raises ends the training.
     """
 
-    def __init__(self, folder: Path, name: str, runtime: Runtime | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        runtime: Runtime | None = None,
+        listener: ProgressListener | None = None,
+    ) -> None:
         self.folder = folder
         self.name = name
         self.runtime = runtime or Runtime()
+        self.listener = listener
         self.device = torch.device(self.runtime.device)
         if self.runtime.threads is not None:
             torch.set_num_threads(self.runtime.threads)
@@ -193,6 +202,7 @@ class Session:
             site=self.name,
             device=self.device,
             memory=memory.before(order.round),
+            progress=self.listener,
         )
         memory.keep(order.round, result.memory)
         counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
@@ -209,7 +219,13 @@ class Session:
         self, model: Classifier, cases: CaseSet, study: StudyConfig, order: TrainOrder
     ) -> tuple[dict[str, int], dict[str, float]]:
         result = finetune_round(
-            model, cases, study, round_index=order.round, site=self.name, device=self.device
+            model,
+            cases,
+            study,
+            round_index=order.round,
+            site=self.name,
+            device=self.device,
+            progress=self.listener,
         )
         counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
         return counts, {"loss": result.loss, "auc_training": result.auc_training}

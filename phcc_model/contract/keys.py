@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Final, Literal
 
-CONTRACT_VERSION: Final = 1
+CONTRACT_VERSION: Final = 2
 DISTRIBUTION: Final = "phcc-ssl-federated"
 
 Stage = Literal["pretrain", "finetune"]
@@ -52,6 +52,15 @@ METRICS: Final = frozenset(
     }
 )
 """The only measures of training that may leave a hospital; one that is not defined is left out, never NaN."""
+
+WAITING: Final = "waiting"
+TRAINING: Final = "training"
+UNKNOWN: Final = "unknown"
+WORK_STATES: Final = (WAITING, TRAINING, UNKNOWN)
+"""How far a site has come with an order: not begun, at it, or (after a loss of its disk) never heard of it."""
+
+REMARKS: Final = frozenset({"notice"})
+"""Fields of an order that are said along with it and change nothing in what it asks for."""
 
 FAILURE_CODES: Final = frozenset(
     {"config", "data", "contract", "version", "training", "storage", "policy", "internal"}

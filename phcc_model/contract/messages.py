@@ -61,6 +61,7 @@ class TrainOrder(Message):
         seed: from which the site derives every random draw of this round.
         manifest_digest: `Manifest.digest` of the state.
         encoding: how the change is to be written.
+        notice: why this site's last reply was refused, if it was.
         arrays: the shared weights, one flat array per dtype under its name.
     """
 
@@ -76,6 +77,7 @@ class TrainOrder(Message):
     seed: int
     manifest_digest: str
     encoding: str
+    notice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,40 @@ class EvaluateReply(Message):
     loss: float
     positives: list[int]
     negatives: list[int]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PollOrder(Message):
+    """Asks a site how far it has come with an order, or for the reply to it.
+
+    Attributes:
+        site: to whom this is addressed.
+        order: `Message.digest` of the order that is meant.
+    """
+
+    site: str
+    order: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working(Message):
+    """How far a site has come with an order: what it says in place of a reply that is not ready.
+
+    Attributes:
+        site: the site's name.
+        order: `Message.digest` of the order that is meant.
+        state: ``waiting``, ``training``, or ``unknown``: the order has to be sent again.
+        step: steps of the optimiser that are done.
+        steps: of the whole order; 0 while it is not known.
+        seconds: since the order came in.
+    """
+
+    site: str
+    order: str
+    state: str
+    step: int
+    steps: int
     seconds: float
 
 

@@ -8,6 +8,8 @@ whoever knows what was ordered.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -58,6 +60,20 @@ class Message:
             else:
                 plain[name] = list(value) if isinstance(value, list) else value
         return plain
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the message asks for: equal digests, equal orders, and so equal replies.
+
+        What is only said along with an order (`keys.REMARKS`) is left out.
+        """
+        plain = {name: value for name, value in self.to_fields().items() if name not in keys.REMARKS}
+        digest = hashlib.sha256(json.dumps([type(self).__name__, plain], sort_keys=True).encode())
+        for name in sorted(self.arrays):
+            array = np.ascontiguousarray(self.arrays[name])
+            digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+            digest.update(array.data.cast("B") if array.size else b"")
+        return digest.hexdigest()
 
     @classmethod
     def from_fields(cls, plain: Mapping[str, object], arrays: Mapping[str, object] | None = None) -> Self:
@@ -182,6 +198,10 @@ def _name(longest: int) -> Callable[[object], bool]:
     return holds
 
 
+def _line_or_none(value: object) -> bool:
+    return value == "" or _name(LINE)(value)
+
+
 def _at_least(least: int) -> Callable[[object], bool]:
     def holds(value: object) -> bool:
         return isinstance(value, int) and value >= least
@@ -204,6 +224,10 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "arm": (_name(128), "a printable name of at most 128 characters"),
     "site": (_name(128), "a printable name of at most 128 characters"),
     "line": (_name(LINE), f"one printable line of at most {LINE} characters"),
+    "notice": (_line_or_none, f"empty, or one printable line of at most {LINE} characters"),
+    "order": (_is_digest, "64 hexadecimal digits"),
+    "state": _one_of(keys.WORK_STATES),
+    "step": (_at_least(0), "0 or more"),
     "stage": _one_of(keys.STAGES),
     "split": _one_of(keys.SPLITS),
     "encoding": _one_of(keys.ENCODINGS),

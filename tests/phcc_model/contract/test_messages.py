@@ -19,9 +19,11 @@ from phcc_model.contract.messages import (
     EvaluateOrder,
     EvaluateReply,
     Failure,
+    PollOrder,
     SiteCard,
     TrainOrder,
     TrainReply,
+    Working,
 )
 from phcc_model.contract.wire import Message, check_package
 from phcc_model.errors import ContractError, VersionMismatch
@@ -97,6 +99,8 @@ MESSAGES: tuple[Message, ...] = (
         negatives=[3, 1, 1, 0],
         seconds=0.25,
     ),
+    PollOrder(package=PACKAGE, site="H1", order="0" * 64),
+    Working(package=PACKAGE, site="H1", order="0" * 64, state="training", step=3, steps=10, seconds=1.5),
     Failure(package=PACKAGE, site="H1", code="training", line="training failed at this site"),
 )
 each_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
@@ -236,7 +240,7 @@ def test_only_the_measures_of_the_contract_leave() -> None:
     with pytest.raises(ContractError, match=r"patients\.everyone"):
         dataclasses.replace(MESSAGES[1], patients={"everyone": 3}).to_fields()
     with pytest.raises(ContractError, match="code"):
-        dataclasses.replace(MESSAGES[6], code="Doe^Jane").to_fields()
+        dataclasses.replace(MESSAGES[8], code="Doe^Jane").to_fields()
 
 
 def test_arrays_are_numeric_arrays_where_there_are_any() -> None:
@@ -271,3 +275,15 @@ def test_packages_must_agree() -> None:
 
 def test_this_package_knows_its_version() -> None:
     assert keys.package_version()[0].isdigit()
+
+
+@each_message
+def test_equal_messages_have_one_digest_and_a_remark_is_no_part_of_it(message: Message) -> None:
+    again = type(message).from_fields(message.to_fields(), message.arrays)
+    assert again.digest == message.digest
+    if isinstance(message, TrainOrder):
+        assert dataclasses.replace(message, notice="your last reply was refused").digest == message.digest
+        assert dataclasses.replace(message, round=message.round + 1).digest != message.digest
+        weights = {name: array.copy() for name, array in message.arrays.items()}
+        weights["float32"][0] += 1
+        assert dataclasses.replace(message, arrays=weights).digest != message.digest
