@@ -12,12 +12,9 @@ crash after it leaves this one. Files that it does not name are removed, so the 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from phcc_model.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from phcc_model.contract.manifest import Array
 from phcc_model.errors import StorageError
+from phcc_model.storage import storage_error, write_atomically
 from phcc_server.rounds import StudyState
 
 INDEX = "arm.json"
@@ -196,39 +194,3 @@ class RunStore:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise storage_error(folder, error) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one step.
-
-    Raises:
-        StorageError: the disk is full or not writable; the old file is still there.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise storage_error(path, error) from error
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """An error of the operating system about a file, as ours."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(
-            "no space left on the disk",
-            where=str(path),
-            remedy="Make room and resume: what was written is still there",
-        )
-    return StorageError(
-        f"cannot be written or read ({error.strerror})",
-        where=str(path),
-        remedy="Check that the folder exists and belongs to you",
-    )

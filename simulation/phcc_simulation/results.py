@@ -13,13 +13,13 @@ from typing import Any
 from phcc_client.splits import split_table
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
+from phcc_model.storage import write_atomically
 from phcc_model.study_file import dump_study
 from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import Ledger
 from phcc_server.report.page import write_report
 from phcc_server.report.schema import Summary
 from phcc_server.report.summary import ScoredCase, build_summary
-from phcc_server.store import write_atomically
 from phcc_simulation.workspace import Workspace
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from pydantic import JsonValue
 
+from phcc_model.storage import write_atomically
 from phcc_server.report import wording
 from phcc_server.report.canvas import Picture
 from phcc_server.report.curves import stage_title, training_pictures, weighting_pictures
@@ -18,7 +19,6 @@ from phcc_server.report.figures import forest_pictures, roc_pictures, score_pict
 from phcc_server.report.schema import TEST_SPLITS, TRAIN, ArmResult, PairedResult, RoundSummary, Summary
 from phcc_server.report.summary import ScoredCase
 from phcc_server.report.table import result_rows, table_title
-from phcc_server.store import write_atomically
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
