@@ -13,8 +13,8 @@ from pathlib import Path
 from phcc_model.errors import StorageError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file in one step; only its owner can read it.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file in one step, text as UTF-8; only its owner can read it.
 
     Raises:
         StorageError: the disk is full or not writable; the old file is still there.
@@ -22,9 +22,9 @@ def write_atomically(path: Path, text: str) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
