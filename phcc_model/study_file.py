@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from reprlib import Repr
+from typing import TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -22,6 +23,8 @@ from phcc_model.errors import ConfigError
 # PyYAML's constructors raise these for explicit tags and impossible dates (``!!int x``, ``2024-99-99``), and
 # RecursionError for thousands of nested brackets.
 _YAML_FAULTS = (yaml.YAMLError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+Settings = TypeVar("Settings", bound=Section)
+
 _LEAST_LIKENESS = 0.6  # difflib's own default for a close match
 
 _shown = Repr()
@@ -53,19 +56,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     Raises:
         ConfigError: the file cannot be read, or it or an override is not a valid study.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(
-            "there is no such file", where=str(path), remedy="Check the path of the study"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"is not UTF-8 text (byte {error.start})", where=str(path), remedy="Save the file as UTF-8"
-        ) from error
-    return parse_study(text, where=str(path), overrides=overrides)
+    return parse_study(read_text(path), where=str(path), overrides=overrides)
 
 
 def parse_study(text: str, *, where: str, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -79,24 +70,72 @@ def parse_study(text: str, *, where: str, overrides: Sequence[str] = ()) -> Stud
     Raises:
         ConfigError: the text is not YAML, not a mapping, or not a valid study.
     """
+    return parse_section(
+        text,
+        StudyConfig,
+        where=where,
+        overrides=overrides,
+        what="a study",
+        remedy="Start from configs/demo.yaml",
+    )
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that a person wrote.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("there is no such file", where=str(path), remedy="Check its path") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"is not UTF-8 text (byte {error.start})", where=str(path), remedy="Save the file as UTF-8"
+        ) from error
+
+
+def parse_section(
+    text: str,
+    section: type[Settings],
+    *,
+    where: str,
+    overrides: Sequence[str] = (),
+    what: str = "a file of settings",
+    remedy: str | None = None,
+) -> Settings:
+    """Validate settings given as text.
+
+    Args:
+        text: YAML.
+        section: the schema.
+        where: what to call this text in an error, usually its file.
+        overrides: as in `load_study`.
+        what: the text should be, for an error.
+        remedy: where the text is nothing of the kind.
+
+    Raises:
+        ConfigError: the text is not YAML, not a mapping, or not valid by the schema.
+    """
     plain = _read_yaml(text, where)
     if not isinstance(plain, dict):
         raise ConfigError(
-            f"is not a study: expected keys with values, found {_kind(plain)}",
-            where=where,
-            remedy="Start from configs/demo.yaml",
+            f"is not {what}: expected keys with values, found {_kind(plain)}", where=where, remedy=remedy
         )
     for override in overrides:
         _apply(plain, override)
     try:
-        return StudyConfig.model_validate(plain)
+        return section.model_validate(plain)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-    key, what = _describe(problems[0])
+    key, problem = _describe(problems[0], section)
     if len(problems) > 1:
-        what += f", and {len(problems) - 1} more"
+        problem += f", and {len(problems) - 1} more"
     source = next((o for o in reversed(overrides) if _touches(o, key)), None)
-    raise ConfigError(what, where=where if source is None else f"{where} with --set {_one_line(source)}")
+    raise ConfigError(problem, where=where if source is None else f"{where} with --set {_one_line(source)}")
 
 
 def dump_study(study: StudyConfig) -> str:
@@ -105,14 +144,14 @@ def dump_study(study: StudyConfig) -> str:
 
 
 def valid_keys(section: type[Section] = StudyConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key a study may name, sections included, in the order of the schema."""
+    """Every dotted key that may be named, sections included, in the order of the schema."""
     for name, field in section.model_fields.items():
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from valid_keys(field.annotation, f"{prefix}{name}.")
 
 
-def nearest_key(key: str) -> str | None:
+def nearest_key(key: str, root: type[Section] = StudyConfig) -> str | None:
     """The valid dotted key that this one was meant to be, or None where none resembles it.
 
     A key of the same section is preferred; between keys of other sections the whole path decides.
@@ -124,7 +163,7 @@ def nearest_key(key: str) -> str | None:
         names = _likeness(name, of_name)
         return of_section == section and names >= _LEAST_LIKENESS, names + 0.25 * _likeness(key, valid)
 
-    best = max(valid_keys(), key=likeness)
+    best = max(valid_keys(root), key=likeness)
     return best if _likeness(name, _last(best)) >= _LEAST_LIKENESS else None
 
 
@@ -158,14 +197,14 @@ def _apply(plain: dict[object, object], override: str) -> None:
     plain[names[-1]] = value
 
 
-def _describe(problem: ErrorDetails) -> tuple[str, str]:
+def _describe(problem: ErrorDetails, root: type[Section]) -> tuple[str, str]:
     """The dotted key of one of pydantic's problems, and a line that says what is wrong with it."""
     key = ""
     for part in problem["loc"]:
         key += f"[{part}]" if isinstance(part, int) else f".{_one_line(part)}" if key else _one_line(part)
     match problem["type"]:
         case "extra_forbidden":
-            return key, f"{key}: unknown key ({_suggestion(key)})"
+            return key, f"{key}: unknown key ({_suggestion(key, root)})"
         case "missing":
             return key, f"{key}: a value is missing here"
         case "value_error":  # our own validators: they say it all, and often about several keys
@@ -177,12 +216,12 @@ def _describe(problem: ErrorDetails) -> tuple[str, str]:
     return key, f"{key}: {text} (found {_show(problem['input'])})"
 
 
-def _suggestion(key: str) -> str:
-    nearest = nearest_key(key)
+def _suggestion(key: str, root: type[Section]) -> str:
+    nearest = nearest_key(key, root)
     if nearest is not None:
         return f"did you mean {nearest}?"
     section = key.rpartition(".")[0]
-    return "valid here: " + ", ".join(_last(k) for k in valid_keys() if k.rpartition(".")[0] == section)
+    return "valid here: " + ", ".join(_last(k) for k in valid_keys(root) if k.rpartition(".")[0] == section)
 
 
 def _touches(override: str, key: str) -> bool:
