@@ -10,6 +10,7 @@
     │   ├── VersionMismatch       the other side runs another contract or package: says what to install
     │   └── ReplyRefused          a reply that is not folded in: wrong names, shape, dtype, NaN, counts
     ├── TrainingError             the loss is not finite, a site has nothing to train on
+    ├── PolicyError               this hospital has not agreed to it
     ├── RoundError                a round cannot be completed: below quorum, no reply in time
     └── StorageError              disk full, not writable, a checkpoint that is damaged
 
@@ -82,6 +83,10 @@ class ReplyRefused(ContractError):
 
 class TrainingError(PhccError):
     """Training cannot go on: loss not finite, nothing to train on."""
+
+
+class PolicyError(PhccError):
+    """This hospital has not agreed to what is asked of it."""
 
 
 class RoundError(PhccError):
