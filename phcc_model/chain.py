@@ -13,13 +13,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from phcc_model.errors import StorageError
 from phcc_model.storage import storage_error, write_atomically
 
 BEGIN = "0" * 64
 """What the first line names as the seal before it."""
+_BLOCK = 65536
 
 
 class Chain:
@@ -29,6 +30,8 @@ class Chain:
         path: the file; its folder is made if need be.
         what: the records, for an error: "the record of rounds".
         remedy: what to do when the chain does not hold.
+        end_only: check the last line only, which takes no longer for a long file than for a short one; the
+            whole is checked where that line does not fit.
 
     Attributes:
         notes: what was set right when the file was opened (a last line that a crash cut short).
@@ -37,16 +40,20 @@ class Chain:
         StorageError: the file cannot be read, or its chain does not hold.
     """
 
-    def __init__(self, path: Path, what: str, remedy: str) -> None:
+    def __init__(self, path: Path, what: str, remedy: str, *, end_only: bool = False) -> None:
         self.path = path
         self.notes: tuple[str, ...] = ()
+        ended = _head_that_fits(path) if end_only else None
+        if ended is not None:
+            self._count, self._seal = ended
+            return
         lines, whole = _complete_lines(path)
         _must_hold(path, lines, what, remedy)
         if path.exists() and path.stat().st_size > whole:
             self.notes = (f"{path.name}: line {len(lines) + 1} was cut short by a crash and is dropped",)
             self._truncate(whole)
         self._count = len(lines)
-        self._seal: str = lines[-1]["seal"] if lines else BEGIN
+        self._seal = lines[-1]["seal"] if lines else BEGIN
         if lines:
             self._write_head(self._count, self._seal)
 
@@ -155,6 +162,34 @@ def _complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         raise storage_error(path, error) from error
     whole = content.rfind(b"\n") + 1
     return [_parsed(line) for line in content[:whole].split(b"\n")[:-1]], whole
+
+
+def _head_that_fits(path: Path) -> tuple[int, str] | None:
+    """Lines and last seal, if the file's last line is whole and the one that the head names."""
+    head = _read_head(path)
+    try:
+        with path.open("rb") as file:
+            last = _last_line(file)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(path, error) from error
+    line = _parsed(last)
+    sealed = isinstance(line.get("record"), dict) and line.get("seal") == _seal(
+        str(line.get("previous")), line["record"]
+    )
+    return head if head is not None and sealed and head[1] == line["seal"] else None
+
+
+def _last_line(file: BinaryIO) -> bytes:
+    """The last line without its end; nothing where the file does not close with one."""
+    begin = file.seek(0, os.SEEK_END)
+    tail = b""
+    while begin and b"\n" not in tail[:-1]:
+        step = min(begin, _BLOCK)
+        begin = file.seek(begin - step)
+        tail = file.read(step) + tail
+    return tail[:-1].rpartition(b"\n")[2] if tail.endswith(b"\n") else b""
 
 
 def _written(line: dict[str, Any]) -> bytes:

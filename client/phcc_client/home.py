@@ -248,4 +248,4 @@ def must_be_private(key: Path) -> None:
 
 
 def _as_yaml(plain: dict[str, object]) -> str:
-    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=100) if plain else ""
+    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=False, width=100) if plain else ""

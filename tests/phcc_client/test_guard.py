@@ -9,7 +9,7 @@ from builders import card_order, evaluate_order, tiny_study, train_order
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_client.guard import failure_of, may_leave
+from phcc_client.guard import failure_of, may_leave, must_be_announced, must_have_enough, suppressed
 from phcc_model import errors
 from phcc_model.contract import codec, keys
 from phcc_model.contract.manifest import Manifest
@@ -197,6 +197,7 @@ def test_an_errors_text_never_leaves(kind: type[Exception], text: str, where: st
         (errors.SplitError, "data"),
         (errors.StorageError, "storage"),
         (errors.TrainingError, "training"),
+        (errors.PolicyError, "policy"),
         (errors.RoundError, "internal"),
         (RuntimeError, "internal"),
         (KeyboardInterrupt, "internal"),
@@ -211,3 +212,72 @@ def test_a_class_of_an_unexpected_error_is_named_only_where_it_looks_like_one() 
     for name in ("Patient_17", "Meier 1950", "a" * 41):
         line = failure_of(type(name, (Exception,), {})(), "H1").line
         assert line == failure_of(type("Other_1", (Exception,), {})(), "H1").line
+
+
+COUNT = st.integers(0, 12)
+
+
+@st.composite
+def cards(draw: st.DrawFn) -> SiteCard:
+    counts: dict[str, dict[str, int]] = {"patients": {}, "cases": {}, "positives": {}, "negatives": {}}
+    for split in keys.SPLITS:
+        positives, negatives, unlabelled, more = draw(st.tuples(COUNT, COUNT, COUNT, COUNT))
+        counts["positives"][split], counts["negatives"][split] = positives, negatives
+        counts["patients"][split] = patients = positives + negatives + unlabelled
+        counts["cases"][split] = patients + more if patients else 0
+    return dataclasses.replace(CARD, **counts)
+
+
+@SETTINGS
+@given(card=cards(), minimum=st.integers(0, 8))
+def test_a_suppressed_card_holds_no_small_count_and_no_other_change(card: SiteCard, minimum: int) -> None:
+    told = suppressed(card, minimum)
+    assert must_have_enough(told, minimum) is told
+    assert may_leave(told) is told
+    assert suppressed(told, minimum) == told
+    for split in keys.SPLITS:
+        classes = (card.positives[split], card.negatives[split])
+        assert told.patients[split] in (0, card.patients[split])
+        assert told.cases[split] == (card.cases[split] if told.patients[split] else 0)
+        assert (told.positives[split], told.negatives[split]) in ((0, 0), classes)
+        if all(count == 0 or count >= minimum for count in (card.patients[split], *classes)):
+            assert (told.patients[split], told.positives[split]) == (card.patients[split], classes[0])
+
+
+@SETTINGS
+@given(card=cards(), minimum=st.integers(2, 8), split=st.sampled_from(keys.SPLITS))
+def test_what_a_card_keeps_back_is_not_worked_on(card: SiteCard, minimum: int, split: str) -> None:
+    told = suppressed(card, minimum)
+    for stage, offered in (
+        (keys.PRETRAIN, told.patients[split]),
+        (keys.FINETUNE, told.positives[split] + told.negatives[split]),
+    ):
+        if offered:
+            must_be_announced(told, split, stage)
+        else:
+            with pytest.raises(errors.PolicyError, match="too few patients to be counted"):
+                must_be_announced(told, split, stage)
+
+
+@pytest.mark.parametrize(
+    ("reply", "leaves"),
+    [
+        (dataclasses.replace(TRAINED, patients=5), True),
+        (dataclasses.replace(TRAINED, patients=4), False),
+        (dataclasses.replace(EVALUATED, patients=10, positives=[2, 3], negatives=[5, 0]), True),
+        (dataclasses.replace(EVALUATED, patients=10, positives=[0, 0], negatives=[5, 5]), True),
+        (dataclasses.replace(EVALUATED, patients=10, positives=[], negatives=[]), True),
+        (dataclasses.replace(EVALUATED, patients=10, positives=[2, 2], negatives=[5, 1]), False),
+        (dataclasses.replace(EVALUATED, patients=10, positives=[4, 2], negatives=[1, 0]), False),
+        (dataclasses.replace(EVALUATED, patients=3, positives=[], negatives=[]), False),
+        (dataclasses.replace(CARD, patients={"train": 4}), False),
+        (FAILED, True),
+    ],
+)
+def test_a_small_count_does_not_leave(reply: Message, leaves: bool) -> None:
+    if leaves:
+        assert must_have_enough(reply, 5) is reply
+    else:
+        with pytest.raises(errors.PolicyError, match="too few patients to be counted"):
+            must_have_enough(reply, 5)
+        assert must_have_enough(reply, 1) is reply
