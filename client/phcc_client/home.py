@@ -33,6 +33,7 @@ from phcc_model.storage import storage_error, write_atomically
 from phcc_model.study_file import parse_section, read_text
 
 SETTINGS_FILE = "client.yaml"
+KIT_FILE = "kit.yaml"
 _FOLDERS = ("keys", "policy", "studies", "spool", "site", "logs", "bin", "flower")
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,2})?)$")]
@@ -159,7 +160,7 @@ class Home:
     @property
     def kit(self) -> Path:
         """The coordinator's invitation; its secret is needed to rotate the key."""
-        return self.folder / "kit.yaml"
+        return self.folder / KIT_FILE
 
     @property
     def ca(self) -> Path:
