@@ -17,7 +17,15 @@ BELOW = {
     "phcc_client": {"phcc_model"},
     "phcc_simulation": {"phcc_model", "phcc_server", "phcc_client"},
 }
-FLOWER_ROOMS = {"app.py", "records.py", "strategy.py", "launcher.py", "supernode.py", "superlink.py"}
+FLOWER_ROOMS = {
+    "app.py",
+    "clientapp.py",
+    "records.py",
+    "strategy.py",
+    "launcher.py",
+    "supernode.py",
+    "superlink.py",
+}
 RUNS_CODE = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 

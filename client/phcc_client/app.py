@@ -1,108 +1,119 @@
-"""The site's Flower app: a thin shell around `phcc_client.session.Session`.
+"""The site's Flower app: a thin shell around whoever answers an order.
 
-A node's configuration names the site and its folder (``site="H1" site-folder="/srv/phcc/H1"``). Whatever goes
-wrong is answered with a `Failure` of our own: Flower would send the exception's whole text, paths included, to
-the coordinator.
+In a hospital that is its `Desk`, found by the environment of the node (``PHCC_CLIENT_HOME``); in a simulation it
+is a `Session` in this very process. Whatever goes wrong is answered with a `Failure` of our own: Flower would
+send the exception's whole text, paths included, to the coordinator.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import traceback
+import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from phcc_client.error_log import write_down
 from phcc_client.guard import failure_of
-from phcc_client.records import read_order, write_reply
-from phcc_client.session import Runtime, Session
+from phcc_client.records import kind_of, read_order, write_reply
 from phcc_model.contract import wire
-from phcc_model.contract.messages import CardOrder, EvaluateOrder, TrainOrder
+from phcc_model.contract.messages import CardOrder, EvaluateOrder, PollOrder, TrainOrder
 from phcc_model.errors import ConfigError
 
 log = logging.getLogger("phcc_client")
 
-ERROR_LOG = "errors.log"
-"""In the site's folder: what went wrong, in full. It never leaves."""
+HOME_VARIABLE = "PHCC_CLIENT_HOME"
 UNKNOWN = "unknown"
-LONGEST_NAME = 128
-"""Characters of a site's name, as the contract has it."""
 
-Order = TypeVar("Order", bound=wire.Message)
-Locate = Callable[[Context], Session]
+
+class Answering(Protocol):
+    """Who answers a site's orders."""
+
+    name: str
+    folder: Path
+
+    def card(self, order: CardOrder) -> wire.Message:
+        """Who this site is."""
+
+    def train(self, order: TrainOrder) -> wire.Message:
+        """What training gave, or how far it is."""
+
+    def evaluate(self, order: EvaluateOrder) -> wire.Message:
+        """How well the weights do, or how far it is."""
+
+    def poll(self, order: PollOrder) -> wire.Message:
+        """The reply to an order that came before, or how far it is."""
+
+
+Locate = Callable[[Context], Answering]
 
 app = ClientApp()
 
 
-def session_of(context: Context) -> Session:
-    """The session that a node's configuration describes.
+def desk_of(context: Context) -> Answering:
+    """The desk of the hospital on whose machine this process runs.
 
     Raises:
-        ConfigError: the configuration does not name the site and its folder, or the name cannot travel.
+        ConfigError: the environment does not say where its home is.
+        PhccError: its home cannot be opened.
     """
-    name, folder = context.node_config.get("site"), context.node_config.get("site-folder")
-    if not isinstance(name, str) or not isinstance(folder, str):
+    del context
+    if not (home := os.environ.get(HOME_VARIABLE)):
         raise ConfigError(
-            "the node's configuration must name this site and its folder",
-            where="node-config",
-            remedy='Start the SuperNode with --node-config \'site="H1" site-folder="/path"\'',
+            "the environment does not name the hospital's folder",
+            where=HOME_VARIABLE,
+            remedy="Start the node with phcc-client start",
         )
-    if not (name.isprintable() and 0 < len(name) <= LONGEST_NAME):
-        raise ConfigError(
-            f"a site's name is one line of 1 to {LONGEST_NAME} printable characters",
-            where="node-config: site",
-        )
-    threads = context.node_config.get("threads")
-    device = context.node_config.get("device", "cpu")
-    return Session(Path(folder), name, Runtime(str(device), threads if isinstance(threads, int) else None))
+    from phcc_client.desk import open_desk
+
+    return open_desk(Path(home))
 
 
 def answer(
-    message: Message,
-    context: Context,
-    locate: Locate,
-    kind: type[Order],
-    act: Callable[[Session, Order], wire.Message],
+    message: Message, context: Context, locate: Locate, kinds: tuple[type[wire.Message], ...]
 ) -> Message:
-    """Read an order, act on it, and answer with the reply or with a scrubbed failure."""
-    session: Session | None = None
+    """Read an order of one of these kinds, act on it, and answer with the reply or with a scrubbed failure."""
+    answering: Answering | None = None
     try:
-        session = locate(context)
-        reply = act(session, read_order(message.content, kind))
+        answering = locate(context)
+        kind = kind_of(message.content, kinds)
+        reply = _act(answering, read_order(message.content, kind))
     except Exception as error:
         log.exception("the order could not be carried out")
-        if session is not None:
-            write_down(session.folder, error)
-        reply = failure_of(error, session.name if session is not None else UNKNOWN)
+        if answering is not None:
+            write_down(answering.folder, error)
+        reply = failure_of(error, answering.name if answering is not None else UNKNOWN)
     return Message(content=write_reply(reply), reply_to=message)
 
 
-def write_down(folder: Path, error: Exception) -> None:
-    """Append an error, whole, to the site's own log: a client's process keeps no other."""
-    text = "".join(traceback.format_exception(error))
-    with contextlib.suppress(OSError), (folder / ERROR_LOG).open("a", encoding="utf-8") as stream:
-        stream.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {text}\n")
+def _act(answering: Answering, order: wire.Message) -> wire.Message:
+    if isinstance(order, TrainOrder):
+        return answering.train(order)
+    if isinstance(order, EvaluateOrder):
+        return answering.evaluate(order)
+    if isinstance(order, PollOrder):
+        return answering.poll(order)
+    assert isinstance(order, CardOrder)
+    return answering.card(order)
 
 
 def serve(client_app: ClientApp, locate: Locate) -> None:
-    """Register the three things that a site does on a Flower app."""
+    """Register what a site does on a Flower app."""
 
     @client_app.query()
-    def card(message: Message, context: Context) -> Message:
-        return answer(message, context, locate, CardOrder, Session.card)
+    def query(message: Message, context: Context) -> Message:
+        return answer(message, context, locate, (CardOrder, PollOrder))
 
     @client_app.train()
     def train(message: Message, context: Context) -> Message:
-        return answer(message, context, locate, TrainOrder, Session.train)
+        return answer(message, context, locate, (TrainOrder,))
 
     @client_app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return answer(message, context, locate, EvaluateOrder, Session.evaluate)
+        return answer(message, context, locate, (EvaluateOrder,))
 
 
-serve(app, session_of)
+serve(app, desk_of)

@@ -16,6 +16,13 @@ KIND = "kind"
 Order = TypeVar("Order", bound=Message)
 
 
+def kind_of(content: RecordDict, kinds: tuple[type[Message], ...]) -> type[Message]:
+    """Which kind of order a message carries; the first one where it does not say, for `read_order` to refuse."""
+    fields = content.get(FIELDS)
+    said = fields.get(KIND) if isinstance(fields, ConfigRecord) else None
+    return next((kind for kind in kinds if kind.__name__ == said), kinds[0])
+
+
 def read_order(content: RecordDict, kind: type[Order]) -> Order:
     """The order that a message carries.
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from phcc_client.announcement import card_of
 from phcc_client.guard import may_leave
 from phcc_client.memory import SiteMemory
 from phcc_client.preparations import open_prepared
@@ -31,9 +32,11 @@ from phcc_model.contract.messages import (
     CardOrder,
     EvaluateOrder,
     EvaluateReply,
+    PollOrder,
     SiteCard,
     TrainOrder,
     TrainReply,
+    Working,
 )
 from phcc_model.contract.wire import check_package
 from phcc_model.errors import ContractError, TrainingError, VersionMismatch
@@ -94,19 +97,7 @@ class Session:
             PhccError: the study or this site's data do not allow it.
         """
         study = _study_of(order)
-        site = self._site(study)
-        sets = {split: site.load(split) for split in SPLITS}
-        card = SiteCard(
-            package=keys.package_version(),
-            site=self.name,
-            study_digest=order.study_digest,
-            patients={split: len(set(cases.patient)) for split, cases in sets.items()},
-            cases={split: len(cases) for split, cases in sets.items()},
-            positives={split: _patients_with(cases, 1) for split, cases in sets.items()},
-            negatives={
-                split: _labelled_patients(cases) - _patients_with(cases, 1) for split, cases in sets.items()
-            },
-        )
+        card = card_of(self._site(study), self.name, order.study_digest)
         may_leave(card)
         return card
 
@@ -189,6 +180,18 @@ class Session:
         )
         may_leave(reply)
         return reply
+
+    def poll(self, order: PollOrder) -> Working:
+        """A session answers every order at once and keeps none."""
+        return Working(
+            package=keys.package_version(),
+            site=self.name,
+            order=order.order,
+            state=keys.UNKNOWN,
+            step=0,
+            steps=0,
+            seconds=0.0,
+        )
 
     def _pretrain(
         self, model: SWFCMAE, cases: CaseSet, study: StudyConfig, order: TrainOrder
@@ -282,14 +285,6 @@ def _check_manifest(manifest: Manifest, ordered: str) -> None:
             where="manifest",
             remedy="Install the same version of the package on both sides",
         )
-
-
-def _patients_with(cases: CaseSet, label: int) -> int:
-    return len({patient for patient, y in zip(cases.patient, cases.label_n, strict=True) if y == label})
-
-
-def _labelled_patients(cases: CaseSet) -> int:
-    return len(set(cases.labelled.patient))
 
 
 def _log_loss(probability: NDArray[np.float64], label: NDArray[np.int8]) -> float:

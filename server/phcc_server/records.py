@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from phcc_model.contract.messages import Failure
+from phcc_model.contract.messages import Failure, Working
 from phcc_model.contract.wire import Message
 from phcc_model.errors import ContractError
 
@@ -43,11 +43,11 @@ def write_order(order: Message) -> RecordDict:
     return content
 
 
-def read_reply(content: RecordDict, kind: type[Reply]) -> Reply | Failure:
-    """The reply that a site sent, or the failure that it reports instead.
+def read_reply(content: RecordDict, kind: type[Reply]) -> Reply | Failure | Working:
+    """The reply that a site sent, or what it says instead: that it failed, or how far it is.
 
     Raises:
-        ContractError: the records are neither.
+        ContractError: the records are none of these.
     """
     fields, arrays = content.get(FIELDS), content.get(ARRAYS)
     if not isinstance(fields, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
@@ -56,6 +56,8 @@ def read_reply(content: RecordDict, kind: type[Reply]) -> Reply | Failure:
     said = values.pop(KIND, None)
     if said == Failure.__name__:
         return Failure.from_fields(values)
+    if said == Working.__name__:
+        return Working.from_fields(values)
     if said != kind.__name__:
         raise ContractError(f"the message holds {said!r}, expected was {kind.__name__}", where=kind.__name__)
     return kind.from_fields(values, _unpacked(arrays or {}))

@@ -30,6 +30,23 @@ class NoReply:
     reason: str
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A sign of life from a site that is at work.
+
+    Attributes:
+        site: its name.
+        state: ``waiting``, ``training``, ``replied``, or ``silent`` where Flower has lost its node.
+        step: steps done, of `steps`; 0 of 0 while it is not known.
+        steps: of the order.
+    """
+
+    site: str
+    state: str
+    step: int = 0
+    steps: int = 0
+
+
 class Sites(Protocol):
     """The sites of a study, reached one way or another.
 
@@ -37,8 +54,16 @@ class Sites(Protocol):
     run and no more than one reply is held in memory.
     """
 
-    def cards(self, order: CardOrder, expected: Sequence[str]) -> dict[str, SiteCard | NoReply]:
-        """Ask everyone who they are; by site, all that answered and every expected one."""
+    def cards(
+        self, order: CardOrder, expected: Sequence[str], patience_s: float | None = None
+    ) -> dict[str, SiteCard | NoReply]:
+        """Ask who they are; by site, all that answered and every expected one.
+
+        Args:
+            order: the question.
+            expected: sites that should be there.
+            patience_s: how long to wait for them; None: as long as is usual here.
+        """
 
     def train(
         self, orders: Sequence[TrainOrder], deadline_s: float

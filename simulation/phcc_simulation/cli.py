@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from phcc_model.command_line import DefaultCommandGroup, run_program
-from phcc_simulation.launcher import fast_environment
+from phcc_model.machine import fast_environment
 
 app = typer.Typer(
     cls=DefaultCommandGroup,

@@ -41,8 +41,11 @@ class MemorySites:
     def __init__(self, sessions: Mapping[str, Session]) -> None:
         self._sessions = dict(sessions)
 
-    def cards(self, order: CardOrder, expected: Sequence[str]) -> dict[str, SiteCard | NoReply]:
-        """Ask every expected site who it is."""
+    def cards(
+        self, order: CardOrder, expected: Sequence[str], patience_s: float | None = None
+    ) -> dict[str, SiteCard | NoReply]:
+        """Ask every expected site who it is; there is nothing to wait for."""
+        del patience_s
         return {
             site: self._ask(site, order, SiteCard, lambda session, arrived: session.card(arrived))
             for site in expected

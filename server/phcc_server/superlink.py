@@ -1,0 +1,226 @@
+"""Flower's SuperLink and SuperExec as this server runs them, and its Control API.
+
+The SuperLink listens on loopback only; hospitals come in by the front door. The ServerApp runs in a process of
+its own (process isolation), and all state lies in a database file, so that a run survives the SuperLink. Nothing
+is installed at run time: what runs is the installed package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from flwr.cli.build import build_fab_from_files
+from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+from phcc_model.contract import keys
+from phcc_model.contract.enrolment import public_text, read_public
+from phcc_model.errors import RoundError
+from phcc_model.supervision import Program, program_path
+from phcc_server.hospitals import Node
+from phcc_server.instance import Instance
+
+INSTANCE_VARIABLE = "PHCC_SERVER_INSTANCE"
+LOOPBACK = "127.0.0.1"
+TIMEOUT_S = 20.0
+LONGEST_PAUSE_S = 5.0
+GONE = "unknown"
+"""Status of a run that the SuperLink has never heard of."""
+
+BUNDLE = """\
+[project]
+name = "phcc-ssl-federated"
+version = "{version}"
+description = "Bundle without code: what runs is the installed package"
+license = "Apache-2.0"
+
+[tool.flwr.app]
+publisher = "phcc-ssl-federated"
+fab-include = ["README.md"]
+
+[tool.flwr.app.components]
+serverapp = "{server}.app:server_app"
+clientapp = "{client}.app:client_app"
+
+[tool.flwr.app.config]
+{config}"""
+README = "This bundle holds no code.\n"  # Flower wants one file at least
+
+
+def programs(instance: Instance) -> tuple[Program, ...]:
+    """SuperLink and SuperExec.
+
+    Raises:
+        StorageError: Flower is not installed.
+    """
+    settings, environment = instance.settings, flower_environment(instance)
+    tls = ["--ssl-ca-certfile", str(instance.ca_pem), "--ssl-certfile", str(instance.server_pem)]
+    superlink = [
+        *(program_path("flower-superlink"), "--host", LOOPBACK, "--port", str(settings.superlink_port)),
+        *(*tls, "--ssl-keyfile", str(instance.server_key), "--enable-supernode-auth"),
+        *("--database", str(instance.flower_database), "--disable-runtime-dependency-installation"),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(instance.superexec_secret)),
+        *("--health-server-address", f"{LOOPBACK}:{settings.superlink_health_port}"),
+    ]
+    superexec = [
+        *(program_path("flower-superexec"), "--runtime-api-address", f"localhost:{settings.superlink_port}"),
+        *("--root-certificates", str(instance.ca_pem)),
+        *("--superexec-auth-secret-file", str(instance.superexec_secret)),
+        *("--health-server-address", f"{LOOPBACK}:{settings.superexec_health_port}"),
+    ]
+    return (
+        Program("superlink", superlink, environment, LONGEST_PAUSE_S),
+        Program("superexec", superexec, environment, LONGEST_PAUSE_S),
+    )
+
+
+def flower_environment(instance: Instance) -> dict[str, str]:
+    """What Flower's programs, and the ServerApp that they start, are told."""
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {
+        **os.environ,
+        "PATH": beside,
+        INSTANCE_VARIABLE: str(instance.folder),
+        "FLWR_HOME": str(instance.flower),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def bundle(server: str, client: str, config: str) -> str:
+    """The description of a bundle without code.
+
+    Args:
+        server: package whose ``app.server_app`` coordinates.
+        client: package whose ``app.client_app`` answers.
+        config: the keys of a run's configuration with their defaults, as TOML.
+    """
+    return BUNDLE.format(version=keys.package_version(), server=server, client=client, config=config)
+
+
+class Control:
+    """The SuperLink's Control API; use it in a ``with``.
+
+    Args:
+        instance: whose SuperLink is meant.
+
+    Raises:
+        RoundError: by every method: nothing answers, or the SuperLink refuses.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self._client = ControlHttpClient(
+            f"https://localhost:{instance.settings.superlink_port}",
+            verify=_verified(instance.ca_pem),
+            timeout=TIMEOUT_S,
+            interceptors=[
+                CliClientHttpInterceptor(),
+                RuntimeVersionHttpInterceptor(component_name="phcc-server"),
+            ],
+        )
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def nodes(self) -> tuple[Node, ...]:
+        """The registered nodes."""
+        with _answered():
+            found = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return tuple(
+            Node(node.node_id, node.name, _openssh(node.public_key), node.status)
+            for node in found
+            if node.status != "unregistered"
+        )
+
+    def register(self, public_key: str, name: str) -> int:
+        """Let a node in; its id."""
+        pem = public_key_to_bytes(read_public(public_key, name))
+        with _answered():
+            return int(self._client.RegisterNode(RegisterNodeRequest(public_key=pem, name=name)).node_id)
+
+    def unregister(self, node_id: int) -> None:
+        """Shut a node out; what it asks from now on is refused."""
+        with _answered():
+            self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+
+    def start_run(self, run: str) -> int:
+        """Have Flower run one attempt at a run of ours; Flower's own number of it."""
+        text = bundle("phcc_server", "phcc_client", 'run = ""\n')
+        content, _ = build_fab_from_files({"pyproject.toml": text.encode(), "README.md": README.encode()})
+        fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
+        request = StartRunRequest(
+            fab=fab_to_proto(fab), override_config=user_config_to_proto({"run": run}), federation=""
+        )
+        with _answered():
+            return int(self._client.StartRun(request).run_id)
+
+    def run_status(self, number: int) -> str:
+        """Such as ``running`` or ``finished:failed``; `GONE` where the SuperLink does not know the run."""
+        with _answered():
+            runs = self._client.ListRuns(ListRunsRequest()).run_dict
+        if number not in runs:
+            return GONE
+        status = runs[number].status
+        return f"{status.status}:{status.sub_status}" if status.sub_status else str(status.status)
+
+    def stop_run(self, number: int) -> None:
+        """Stop an attempt."""
+        with _answered():
+            self._client.StopRun(StopRunRequest(run_id=number))
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Whatever goes wrong between us and the SuperLink, as one line."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise RoundError(
+            f"the SuperLink refuses ({error.response.status_code}: {error.response.text[:200].strip()})",
+            remedy="Look at phcc-server logs superlink",
+        ) from error
+    except (httpx.HTTPError, OSError) as error:
+        raise RoundError(
+            f"the SuperLink does not answer ({type(error).__name__})",
+            remedy="Start the server with phcc-server start",
+        ) from error
+
+
+def _verified(ca: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(ca))
+
+
+def _openssh(pem: bytes) -> str:
+    key = load_pem_public_key(pem)
+    return public_text(key) if isinstance(key, ec.EllipticCurvePublicKey) else ""
