@@ -17,19 +17,36 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from phcc_model.cases import UNKNOWN_LABEL
-from phcc_model.config import SplitSettings
+from phcc_model.config import CentreSettings, SplitSettings
 from phcc_model.errors import SplitError, StorageError
 from phcc_model.seeds import derive_seed
 
+if TYPE_CHECKING:
+    from phcc_client.site import Split as SiteSplit
+
 Split = Literal["train", "validation", "test", "external"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Labelled(Protocol):
+    """A case, as far as its patient's label goes: 1, 0 or -1 (unknown)."""
+
+    @property
+    def patient(self) -> str:
+        """Whose case it is."""
+        ...
+
+    @property
+    def label(self) -> int:
+        """Of the case."""
+        ...
 
 
 class Place(NamedTuple):
@@ -91,7 +108,7 @@ class Splits:
         """The patients of one split of one centre, sorted."""
         return tuple(place.patient for place in self.places if (place.centre, place.split) == (centre, split))
 
-    def site(self, centre: str) -> dict[str, Split]:
+    def site(self, centre: str) -> dict[str, SiteSplit]:
         """What a centre's own folder says of each patient; all that an external centre has is a test."""
         return {
             place.patient: "test" if place.split == "external" else place.split
@@ -104,6 +121,20 @@ class Splits:
         """SHA-256 of every patient's place; the warnings are no part of it."""
         text = json.dumps(self.places, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def patient_labels(cases: Iterable[Labelled]) -> dict[str, int]:
+    """The label of each patient, by name: 1 if any lesion is, -1 if none is known."""
+    labels: dict[str, int] = {}
+    for case in cases:
+        labels[case.patient] = max(case.label, labels.get(case.patient, UNKNOWN_LABEL))
+    return dict(sorted(labels.items()))
+
+
+def external_centres(settings: CentreSettings) -> tuple[str, ...]:
+    """The centres that take no part in training, the one left out included."""
+    left_out = () if settings.leave_out is None else (settings.leave_out,)
+    return tuple(dict.fromkeys((*settings.external, *left_out)))
 
 
 def split_patients(

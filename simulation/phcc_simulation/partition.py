@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_client.splits import apportion
+from phcc_client.splits import apportion, external_centres, patient_labels
 from phcc_model.cases import UNKNOWN_LABEL
 from phcc_model.config import CentreSettings
 from phcc_model.errors import SplitError
@@ -47,20 +47,6 @@ class PatientRow:
     centre: str | None = None
     scanner: str | None = None
     label: int = UNKNOWN_LABEL
-
-
-def patient_labels(rows: Iterable[PatientRow]) -> dict[str, int]:
-    """The label of each patient, by name: 1 if any lesion is, -1 if none is known."""
-    labels: dict[str, int] = {}
-    for row in rows:
-        labels[row.patient] = max(row.label, labels.get(row.patient, UNKNOWN_LABEL))
-    return dict(sorted(labels.items()))
-
-
-def external_centres(settings: CentreSettings) -> tuple[str, ...]:
-    """The centres that take no part in training, the one left out included."""
-    left_out = () if settings.leave_out is None else (settings.leave_out,)
-    return tuple(dict.fromkeys((*settings.external, *left_out)))
 
 
 def assign_centres(rows: Sequence[PatientRow], settings: CentreSettings, seed: int) -> dict[str, str]:

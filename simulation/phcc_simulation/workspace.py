@@ -12,21 +12,18 @@ from pathlib import Path
 from phcc_client.imaging.case import Reading, Rejection
 from phcc_client.imaging.dataset import Preparation, prepare_all
 from phcc_client.imaging.readers import read_cases
-from phcc_client.preparations import preparation_folder
-from phcc_client.site import SPLITS, Split, write_site
-from phcc_client.splits import Splits, read_splits, split_patients, write_splits
+from phcc_client.preparing import split_entries, write_prepared
+from phcc_client.site import Split
+from phcc_client.splits import Splits, patient_labels, read_splits, write_splits
 from phcc_model.config import DataSettings, StudyConfig
 from phcc_model.errors import DatasetError, SplitError
-from phcc_simulation.partition import PatientRow, assign_centres, external_centres, patient_labels
+from phcc_simulation.partition import PatientRow, assign_centres
 from phcc_simulation.phantom.write import write_phantom
 
 POOLED = "pooled"
 """The site folder of all training centres' patients together."""
 
 Progress = Callable[[str, int, int], None]
-
-_GIVEN = {"train": "train", "validation": "test", "test": "test"}
-"""A data set's own validation part is held out whole; what chooses a round is taken from its training part."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +115,6 @@ class Preparer:
 
     def _split(self, study: StudyConfig, preparation: Preparation) -> tuple[Splits, dict[str, int]]:
         rows = [PatientRow(e.patient, e.centre, e.scanner, e.label) for e in preparation.entries]
-        labels = patient_labels(rows)
-        external = external_centres(study.data.centres)
         assignment = assign_centres(rows, study.data.centres, study.seed)
         if POOLED in assignment.values():
             raise SplitError(
@@ -127,10 +122,7 @@ class Preparer:
                 where="data.centres",
                 remedy="Give the centre of this name another one in the data",
             )
-        given = {e.patient: _GIVEN[e.given_split] for e in preparation.entries if e.given_split is not None}
-        splits = split_patients(
-            assignment, labels, study.data.split, study.seed, external=external, given=given or None
-        )
+        splits = split_entries(preparation.entries, assignment, study)
         path = self.out / "splits.json"
         if path.exists():
             if read_splits(path).digest != splits.digest:
@@ -141,7 +133,7 @@ class Preparer:
                 )
         else:
             write_splits(splits, path)
-        return splits, labels
+        return splits, patient_labels(rows)
 
     def _write_sites(self, settings: DataSettings, preparation: Preparation, splits: Splits) -> None:
         for centre in (*splits.centres, *splits.external):
@@ -150,17 +142,13 @@ class Preparer:
         self._write_site(POOLED, settings, preparation, together)
 
     def _write_site(
-        self, name: str, settings: DataSettings, preparation: Preparation, split_of: Mapping[str, str]
+        self, name: str, settings: DataSettings, preparation: Preparation, split_of: Mapping[str, Split]
     ) -> None:
-        entries = [entry for entry in preparation.entries if entry.patient in split_of]
-        sides: dict[str, Split] = {}
-        for entry in entries:
-            sides[entry.case] = next(split for split in SPLITS if split == split_of[entry.patient])
-        write_site(
-            preparation_folder(self.out / "sites" / name, settings),
-            name=name,
-            settings=settings,
-            entries=entries,
-            split_of=sides,
-            cache=self.out / "cache",
+        write_prepared(
+            self.out / "sites" / name,
+            name,
+            settings,
+            [entry for entry in preparation.entries if entry.patient in split_of],
+            split_of,
+            self.out / "cache",
         )

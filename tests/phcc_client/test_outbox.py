@@ -193,9 +193,7 @@ def test_to_add_a_line_reads_no_more_of_a_long_record(tmp_path: Path) -> None:
     content = outbox.file.read_bytes()
     outbox.file.write_bytes(b"x" + content[1:])  # the first line: only a look at the whole finds it
     outbox.record(FAILED)
-    assert outbox.verify() == ("line 1 is no line of this record",) + (
-        "line 2 does not follow the line before it: one was removed, moved or added",
-    )
+    assert outbox.verify()[0] == "line 1 is no line of this record"
 
 
 def test_a_line_that_is_no_message_is_named(tmp_path: Path) -> None:

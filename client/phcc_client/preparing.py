@@ -1,0 +1,162 @@
+"""A hospital's own images made ready for a study: read, cropped into the cache, split by patient, listed.
+
+What is done to a case, and on which side its patient stands, is the same whether the hospital is real or a
+virtual centre of a simulation: both go through `split_entries` and `write_prepared`. A centre's split depends
+on its own patients only, so a hospital has the one that the simulation gave it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from phcc_client.home import Home
+from phcc_client.imaging.case import Reading, Rejection, Remark
+from phcc_client.imaging.dataset import Entry, Progress, prepare_all
+from phcc_client.imaging.readers import read_cases
+from phcc_client.preparations import preparation_folder
+from phcc_client.site import Site, Split, write_site
+from phcc_client.splits import Splits, external_centres, patient_labels, split_patients
+from phcc_model.config import DataSettings, StudyConfig
+from phcc_model.errors import ConfigError, DatasetError
+
+_GIVEN = {"train": "train", "validation": "test", "test": "test"}
+"""A data set's own validation part is held out whole; what chooses a round is taken from its training part."""
+
+
+def prepare_site(home: Home, study: StudyConfig, progress: Progress | None = None) -> Site:
+    """Make this hospital's images ready for a study; what is ready already is used again.
+
+    Args:
+        home: the hospital's folder; crops go into ``site/cache``, the list into ``site/prepared-<digest>``.
+        study: which phases, crops and split are asked for. Where it calls this hospital external, all of its
+            patients are for the test.
+        progress: called with (done, total) cases.
+
+    Returns:
+        The hospital's cases, prepared.
+
+    Raises:
+        ConfigError: nobody said where the images are.
+        DataError: they cannot be used, or hold none of this hospital's.
+        StorageError: the disk is full or not writable.
+    """
+    path = data_path(home)
+    reading = read_cases(study.data, path)
+    if home.settings.centre is not None:
+        reading = _of_centre(reading, home.settings.centre, path)
+    jobs = home.settings.threads or os.cpu_count() or 1
+    cache = home.site / "cache"
+    preparation = prepare_all(reading, study.data, cache, jobs=jobs, progress=progress)
+    name = home.settings.hospital
+    assignment = {entry.patient: name for entry in preparation.entries}
+    splits = split_entries(preparation.entries, assignment, study)
+    return write_prepared(
+        home.site,
+        name,
+        study.data,
+        preparation.entries,
+        splits.site(name),
+        cache,
+        preparation.rejections,
+        reading.remarks,
+    )
+
+
+def data_path(home: Home) -> Path:
+    """Where this hospital's images are.
+
+    Raises:
+        ConfigError: nobody said so, or there is nothing.
+    """
+    if home.settings.data is None:
+        raise ConfigError(
+            "nobody said yet where this hospital's images are",
+            where="data",
+            remedy="Run phcc-client set data=FOLDER",
+        )
+    path = Path(home.settings.data).expanduser()
+    if not path.is_absolute():
+        path = home.folder / path
+    if not path.exists():
+        raise ConfigError(
+            "there is no such file or folder", where=f"data: {path}", remedy="Run phcc-client set data=FOLDER"
+        )
+    return path
+
+
+def split_entries(entries: Sequence[Entry], assignment: Mapping[str, str], study: StudyConfig) -> Splits:
+    """Split prepared cases' patients as a study asks, each centre for itself.
+
+    Args:
+        entries: the cases.
+        assignment: the centre of each patient.
+        study: its shares, its seed, and the centres that it keeps out of training.
+
+    Raises:
+        SplitError: the split that comes with the data leaves a patient out.
+    """
+    given = {entry.patient: _GIVEN[entry.given_split] for entry in entries if entry.given_split is not None}
+    return split_patients(
+        assignment,
+        patient_labels(entries),
+        study.data.split,
+        study.seed,
+        external=external_centres(study.data.centres),
+        given=given or None,
+    )
+
+
+def write_prepared(
+    folder: Path,
+    name: str,
+    settings: DataSettings,
+    entries: Sequence[Entry],
+    split_of: Mapping[str, Split],
+    cache: Path,
+    rejections: Sequence[Rejection] = (),
+    remarks: Sequence[Remark] = (),
+) -> Site:
+    """List a site's prepared cases in its folder.
+
+    Args:
+        folder: the site's.
+        name: of the site.
+        settings: with which the cases were prepared.
+        entries: the site's cases.
+        split_of: the split of each of its patients.
+        cache: the folder of crops.
+        rejections: cases that were set aside.
+        remarks: what to know about those that were not.
+
+    Raises:
+        DataError: two cases have one name.
+        StorageError: it cannot be written.
+    """
+    return write_site(
+        preparation_folder(folder, settings),
+        name=name,
+        settings=settings,
+        entries=entries,
+        split_of={entry.case: split_of[entry.patient] for entry in entries},
+        cache=cache,
+        rejections=rejections,
+        remarks=remarks,
+    )
+
+
+def _of_centre(reading: Reading, centre: str, path: Path) -> Reading:
+    """The cases of one centre, where the data hold several centres'."""
+    cases = tuple(case for case in reading.cases if case.centre == centre)
+    if not cases:
+        named = sorted({case.centre for case in reading.cases if case.centre is not None})
+        raise DatasetError(
+            f"no case is of centre {centre}",
+            where=str(path),
+            remedy=f"The data name {', '.join(named[:20])}: run phcc-client set centre=NAME"
+            if named
+            else "The data name no centre: run phcc-client set centre=null",
+        )
+    return replace(reading, cases=cases)
