@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
 from typing import TYPE_CHECKING
 
@@ -31,3 +33,11 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Session]:
     from builders import RememberingSession, open_sessions, tiny_study
 
     return open_sessions(tmp_path_factory.mktemp("hospitals"), tiny_study(), kind=RememberingSession)
+
+
+@pytest.fixture(scope="session")
+def nginx() -> None:
+    """For tests that need nginx: without it they are skipped, but never where PHCC_REQUIRE_NGINX is set."""
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if found is None and not os.environ.get("PHCC_REQUIRE_NGINX"):
+        pytest.skip("nginx is not installed")
