@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,6 +92,9 @@ http {
 
     server {
         listen {{ listen }} ssl;
+        location = /v1/fleet {
+            return 403 "Hospitals only.\\n";  # without this line, nginx would answer with the way in
+        }
         location / {
             return 403 "Hospitals only.\\n";
         }
@@ -253,7 +257,7 @@ def _refusal(instance: Instance, said: str) -> ConfigError:
     lines = (
         [line for line in said.splitlines() if "[emerg]" in line] or said.splitlines() or ["no reason given"]
     )
-    reason = lines[0].partition("[emerg] ")[2] or lines[0]
+    reason = re.sub(r"^\d+#\d+: ", "", lines[0].partition("[emerg] ")[2]) or lines[0]
     remedy = "Check server.yaml"
     if "Permission denied" in reason and "bind()" in reason:
         remedy = (
