@@ -270,6 +270,13 @@ class FederationSettings(Section):
     )
     minimum_sites: int = Field(2, ge=1, description="quorum: a round with fewer replies is not aggregated")
     required_sites: tuple[str, ...] = ()
+    below_quorum: Literal["stop", "wait"] = Field(
+        "stop", description="a round with too few replies: stop there, or wait for sites and train it again"
+    )
+    start_patience_s: Positive = Field(300.0, description="how long the first round waits for every site")
+    lost_after_s: Positive = Field(
+        300.0, description="deployment: a site of which nothing is heard for so long is lost for the round"
+    )
     round_deadline_s: Positive = 3600.0
     largest_change: Positive = Field(
         20.0,

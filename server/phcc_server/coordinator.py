@@ -18,6 +18,7 @@ from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import CardOrder, SiteCard
+from phcc_model.contract.wire import LINE
 from phcc_model.errors import ReplyRefused, RoundError
 from phcc_model.study_file import dump_study
 from phcc_server.ledger import Ledger, RoundRecord
@@ -41,6 +42,9 @@ from phcc_server.training_round import RoundDone, median_change, train_round
 from phcc_server.validation_round import NO_THRESHOLD, validate_round
 
 State = Mapping[str, Array]
+
+WAIT_S = 30.0
+"""Between two looks for sites that a round waits for."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,10 @@ class Coordinator:
         self.pretrained = pretrained
         self.listen = listen
         self._text = dump_study(study)
+        self._expected: tuple[str, ...] = ()
         self._cards: dict[str, SiteCard] = {}
         self._absent: dict[str, str] = {}
+        self._notices: dict[str, str] = {}
 
     def run(self, expected: Sequence[str]) -> ArmResult:
         """Run the arm to its end, from where it stands.
@@ -111,10 +117,21 @@ class Coordinator:
         """
         shared = self.study.pretrain.rounds > 0 and self.pretrained.exists()
         state = self._settled(self.store.state(self.arm) or first_state(self.study, pretrain=not shared))
+        self._expected = tuple(expected)
         if not state.finished:
-            self._gather(expected)
+            self._gather()
             self._loop(state, self._weights_at(state))
         return self._result()
+
+    def cards(self, expected: Sequence[str]) -> Mapping[str, SiteCard]:
+        """The cards of the sites that are there, for a finished arm to be judged by them.
+
+        Raises:
+            RoundError: fewer than the quorum are there, and the study does not wait.
+        """
+        self._expected = tuple(expected)
+        self._gather()
+        return self._cards
 
     def _loop(self, state: StudyState, weights: State) -> None:
         previous_norm = self._last_norm(state)
@@ -143,48 +160,93 @@ class Coordinator:
             if state.stage != step.stage:
                 weights, previous_norm = first_weights(self.study, state.stage, new), None
 
-    def _gather(self, expected: Sequence[str]) -> None:
-        """Ask the sites for their cards; fewer than the quorum is an error."""
+    def _gather(self) -> None:
+        """Ask the sites for their cards, and wait for the quorum if the study does; else it is an error."""
+        self._ask(None)
+        while not self._quorum():
+            if self.study.federation.below_quorum == "stop":
+                named = "; ".join(f"{site}: {reason}" for site, reason in self._absent.items())
+                raise RoundError(
+                    f"{len(self._cards)} of {len(self._expected)} sites can take part ({named})",
+                    where=f"arm {self.arm}",
+                    remedy="Start the sites that are missing, or lower federation.minimum_sites",
+                )
+            self._ask(WAIT_S)
+
+    def _quorum(self) -> bool:
+        status = judge_round(self._expected, self._cards, (), self.study.federation)
+        return status is not RoundStatus.FAILED
+
+    def _ask(self, patience_s: float | None) -> None:
+        """Ask the expected sites that have no card (yet, or not any more) for theirs."""
+        missing = [site for site in self._expected if site not in self._cards]
+        if not missing:
+            return
         order = CardOrder(package=keys.package_version(), study_digest=self.study.digest, study=self._text)
-        for site, answer in sorted(self.sites.cards(order, expected).items()):
-            if site not in expected:
+        for site, answer in sorted(self.sites.cards(order, missing, patience_s).items()):
+            if site not in missing:
                 continue
             if isinstance(answer, NoReply):
                 self._absent[site] = answer.reason
                 continue
             try:
                 self._cards[site] = check_card(answer, order)
+                self._absent.pop(site, None)
             except ReplyRefused as error:
                 self._absent[site] = error.what
-        if judge_round(expected, self._cards, (), self.study.federation) is RoundStatus.FAILED:
-            named = "; ".join(f"{site}: {reason}" for site, reason in self._absent.items())
-            raise RoundError(
-                f"{len(self._cards)} of {len(expected)} sites can take part ({named})",
-                where=f"arm {self.arm}",
-                remedy="Start the sites that are missing, or lower federation.minimum_sites",
-            )
 
     def _train(
         self, step: Train, weights: State, manifest: Manifest, previous_norm: float | None
     ) -> RoundDone:
+        """One round, done again as long as it fails and the study waits."""
         flats = manifest.pack(weights)
-        able = {site: card for site, card in self._cards.items() if _can_train(card, step.stage)}
-        absent = self._absent | {
-            site: "no patient with a label to train on" for site in self._cards if site not in able
-        }
-        done = train_round(
-            step, self.arm, self.study, self._text, manifest, flats, able, absent, self.sites, previous_norm
-        )
-        if done.status is RoundStatus.FAILED:
+        self._ask(0.0)
+        while (done := self._attempt(step, manifest, flats, previous_norm)).status is RoundStatus.FAILED:
             digest = state_digest(weights)
             record = done.record(self.arm, digest, digest)
             self.ledger.append(record)
             self.listen(record)
-            raise RoundError(
-                f"round {step.round + 1} of {step.stage} has too few usable replies ({done.in_words})",
-                where=f"arm {self.arm}",
-                remedy="Look at the sites named, then start the same command again: it goes on from here",
-            )
+            if self.study.federation.below_quorum == "stop":
+                raise RoundError(
+                    f"round {step.round + 1} of {step.stage} has too few usable replies ({done.in_words})",
+                    where=f"arm {self.arm}",
+                    remedy="Look at the sites named, then start the same command again: it goes on from here",
+                )
+            self._ask(WAIT_S)
+            self._gather()
+        return done
+
+    def _attempt(
+        self, step: Train, manifest: Manifest, flats: dict[str, Array], previous_norm: float | None
+    ) -> RoundDone:
+        # A site that has no patients to train on judges only: it is not missed in a round.
+        able = {site: card for site, card in self._cards.items() if _can_train(card, step.stage)}
+        absent = self._absent | {
+            site: "no patient with a label to train on"
+            for site, card in self._cards.items()
+            if site not in able and card.patients.get(keys.TRAIN, 0)
+        }
+        done = train_round(
+            step,
+            self.arm,
+            self.study,
+            self._text,
+            manifest,
+            flats,
+            able,
+            absent,
+            self.sites,
+            previous_norm,
+            self._notices,
+        )
+        self._notices = {
+            site: _notice(step, record.reason)
+            for site, record in done.sites.items()
+            if record.status == "refused"
+        }
+        for site, record in done.sites.items():
+            if record.status == "missing" and self._cards.pop(site, None) is not None:
+                self._absent[site] = record.reason or "missing"
         return done
 
     def _keep(
@@ -256,6 +318,11 @@ class Coordinator:
             digest=state_digest(final.arrays),
             rounds=tuple(records.values()),
         )
+
+
+def _notice(step: Train, reason: str | None) -> str:
+    text = f"your reply to round {step.round + 1} of {step.stage} was refused: {reason}"
+    return "".join(c if c.isprintable() else " " for c in text)[:LINE]
 
 
 def _judged(state: StudyState, trained: StudyState, step: Train) -> StudyState:

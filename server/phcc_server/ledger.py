@@ -43,6 +43,7 @@ class ValidationRecord(_Part):
     auc: float | None
     threshold: float | None = Field(None, description="Youden, on the probability")
     cases: Count = 0
+    left_out: dict[str, str] = Field({}, description="sites whose patients are missing, with the reason")
 
 
 class RoundRecord(_Part):

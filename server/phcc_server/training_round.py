@@ -98,6 +98,7 @@ def train_round(
     absent: Mapping[str, str],
     sites: Sites,
     previous_norm: float | None,
+    notices: Mapping[str, str] | None = None,
 ) -> RoundDone:
     """Let the sites train and fold their changes, in the order of their names.
 
@@ -116,9 +117,14 @@ def train_round(
         sites: how they are reached.
         previous_norm: median length of the round before; None in the first one, where the length of the
             weights themselves is the measure.
+        notices: what a site is told along with its order: why its last reply was refused.
     """
     started = datetime.now(UTC)
-    orders = [_order(step, arm, study, study_text, manifest, flats, site) for site in sorted(cards)]
+    told = notices or {}
+    orders = [
+        _order(step, arm, study, study_text, manifest, flats, site, told.get(site, ""))
+        for site in sorted(cards)
+    ]
     records = {site: SiteRecord(status="missing", reason=reason) for site, reason in absent.items()}
     measure = previous_norm if previous_norm is not None else norm(flats[keys.FLOAT])
     aggregate = Aggregate(manifest.size)
@@ -142,6 +148,7 @@ def _order(
     manifest: Manifest,
     flats: dict[str, Array],
     site: str,
+    notice: str,
 ) -> TrainOrder:
     return TrainOrder(
         package=keys.package_version(),
@@ -155,6 +162,7 @@ def _order(
         seed=study.seed,
         manifest_digest=manifest.digest,
         encoding=study.federation.encoding,
+        notice=notice,
         arrays=flats,
     )
 

@@ -7,7 +7,7 @@ no patient's score.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def validate_round(
 ) -> ValidationRecord:
     """Let the sites that have validation patients score these weights, and pool what they say.
 
-    A site whose answer does not hold is left out: its counts are missing from `cases`.
+    A site whose answer does not hold is left out, and named: its counts are missing from `cases`.
     """
     orders = [
         EvaluateOrder(
@@ -58,18 +58,28 @@ def validate_round(
         for site in sorted(cards)
         if _can_validate(cards[site], step.stage)
     ]
-    replies: list[EvaluateReply] = []
-    for order, reply in sites.evaluate(orders, study.federation.round_deadline_s):
+    replies, left_out = collect(orders, cards, sites, study.federation.round_deadline_s)
+    return _pooled(list(replies.values()), left_out)
+
+
+def collect(
+    orders: Sequence[EvaluateOrder], cards: Mapping[str, SiteCard], sites: Sites, deadline_s: float
+) -> tuple[dict[str, EvaluateReply], dict[str, str]]:
+    """What the sites answer, by site, and why those are left out that do not, or whose answer does not hold."""
+    replies: dict[str, EvaluateReply] = {}
+    left_out: dict[str, str] = {}
+    for order, reply in sites.evaluate(orders, deadline_s):
         if isinstance(reply, NoReply):
+            left_out[order.site] = f"{reply.status}: {reply.reason}"
             continue
         try:
-            replies.append(check_evaluation(reply, order, cards[order.site]))
-        except ReplyRefused:
-            continue
-    return _pooled(replies)
+            replies[order.site] = check_evaluation(reply, order, cards[order.site])
+        except ReplyRefused as error:
+            left_out[order.site] = f"refused: {error.what}"
+    return replies, left_out
 
 
-def _pooled(replies: list[EvaluateReply]) -> ValidationRecord:
+def _pooled(replies: list[EvaluateReply], left_out: dict[str, str]) -> ValidationRecord:
     histogram = ScoreHistogram.empty()
     for reply in replies:
         if reply.positives:
@@ -82,6 +92,7 @@ def _pooled(replies: list[EvaluateReply]) -> ValidationRecord:
         auc=histogram.auc if both and math.isfinite(histogram.auc) else None,
         threshold=histogram.youden() if both else None,
         cases=sum(reply.cases for reply in replies),
+        left_out=left_out,
     )
 
 

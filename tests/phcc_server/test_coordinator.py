@@ -473,7 +473,7 @@ def test_a_site_that_is_not_there_leaves_every_round_partial(tmp_path: Path, hos
 
 def test_a_site_that_nobody_expects_takes_no_part(tmp_path: Path, hospitals: Hospitals) -> None:
     class Crowded(MemorySites):
-        def cards(self, order: Any, expected: Sequence[str]) -> Any:
+        def cards(self, order: Any, expected: Sequence[str], patience_s: float | None = None) -> Any:
             return super().cards(order, SITES)
 
     result = run(tmp_path, ONE_ROUND, Crowded(hospitals), ["Alma", "Cork"])
@@ -483,7 +483,7 @@ def test_a_site_that_nobody_expects_takes_no_part(tmp_path: Path, hospitals: Hos
 
 def test_a_site_whose_card_makes_no_sense_takes_no_part(tmp_path: Path, hospitals: Hospitals) -> None:
     class Boastful(MemorySites):
-        def cards(self, order: Any, expected: Sequence[str]) -> Any:
+        def cards(self, order: Any, expected: Sequence[str], patience_s: float | None = None) -> Any:
             cards = super().cards(order, expected)
             card = cards["Berg"]
             assert isinstance(card, SiteCard)

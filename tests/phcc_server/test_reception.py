@@ -95,7 +95,7 @@ def test_an_honest_reply_gives_its_change(encoding) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("contract", 2),
+        ("contract", keys.CONTRACT_VERSION + 1),
         ("package", "0.0.9"),
         ("study_digest", "0" * 64),
         ("arm", "no-pretraining"),

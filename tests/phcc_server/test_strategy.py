@@ -26,6 +26,7 @@ STUDY = tiny_study()
 STATE = {"w": np.zeros(7, np.float32)}
 MANIFEST = Manifest.of(STATE)
 SITES = ("Alma", "Berg", "Cork")
+NOW = keys.CONTRACT_VERSION
 Reaction = Callable[[FlowerMessage], Message | RecordDict | Error | None]
 
 
@@ -191,8 +192,16 @@ def with_arrays(reply: Message, data: bytes) -> RecordDict:
         (RecordDict(), "refused", "TrainReply: the message does not hold the records of a reply."),
         (garbage(), "refused", "TrainReply: the message holds None, expected was TrainReply."),
         (garbage(kind="TrainReply"), "refused", "TrainReply.contract: is missing or no whole number."),
-        (garbage(kind="TrainReply", contract=keys.CONTRACT_VERSION), "refused", "TrainReply.package: field is missing."),
-        (garbage(kind="Failure", contract=keys.CONTRACT_VERSION), "refused", "Failure.package: field is missing."),
+        (
+            garbage(kind="TrainReply", contract=NOW),
+            "refused",
+            "TrainReply.package: field is missing.",
+        ),
+        (
+            garbage(kind="Failure", contract=NOW),
+            "refused",
+            "Failure.package: field is missing.",
+        ),
         (with_arrays(trained("Berg"), b"\x93NUMPY?"), "refused", "change: the bytes are no array."),
         (with_arrays(trained("Berg"), b"PK\x03\x04"), "refused", "change: the bytes are no array."),
         (card("Berg"), "refused", "TrainReply: the message holds 'SiteCard', expected was TrainReply."),

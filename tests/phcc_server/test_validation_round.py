@@ -143,7 +143,9 @@ def test_a_masked_autoencoder_has_a_loss_only() -> None:
 )
 def test_a_site_whose_evaluation_does_not_hold_is_left_out(change: Callable[[EvaluateReply], Reply]) -> None:
     others = {site: scored for site, scored in SCORES.items() if site != "B"}
-    assert validate(Scripted(SCORES, {"B": change})) == validate(Scripted(others))
+    record = validate(Scripted(SCORES, {"B": change}))
+    assert set(record.left_out) == {"B"}
+    assert record.model_copy(update={"left_out": {}}) == validate(Scripted(others))
 
 
 def test_only_sites_with_validation_patients_are_asked() -> None:

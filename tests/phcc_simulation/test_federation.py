@@ -23,7 +23,6 @@ from builders import (
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
-from phcc_client.app import app as hospital_app
 from phcc_client.app import serve
 from phcc_client.session import Session
 from phcc_client.splits import Place, Splits, write_splits
@@ -178,8 +177,9 @@ def test_flowers_apps_add_nothing_to_the_result(tmp_path: Path) -> None:
     hospitals = open_sessions(tmp_path, STUDY)
     nodes = {}
     for number, site in ((17, "Cork"), (4, "Alma"), (9, "Berg")):
-        configuration: dict[str, str | int] = {"site": site, "site-folder": str(hospitals[site].folder)}
-        nodes[number] = flower_node(hospital_app, number, threads=1, **configuration)
+        hospital_app = ClientApp()
+        serve(hospital_app, lambda _, site=site: hospitals[site])  # type: ignore[misc]
+        nodes[number] = flower_node(hospital_app, number)
     through_flower = run(tmp_path / "flower", STUDY, FlowerSites(MemoryGrid(nodes), 30.0))
     in_memory = run(tmp_path / "memory", STUDY, MemorySites(open_sessions(tmp_path / "other", STUDY)))
     assert through_flower.digest == in_memory.digest
