@@ -52,7 +52,7 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
     except PhccError as error:
         if debug:
             raise
-        errors.print(f"[bold red]error:[/] {_plain(str(error))}")
+        errors.print(f"[bold red]error:[/] {plain(str(error))}")
         return EXIT_ERROR
     except click.ClickException as error:
         error.show(file=sys.stderr)
@@ -63,7 +63,7 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
         if debug:
             raise
         errors.print(
-            f"[bold red]error:[/] {_plain(f'{type(error).__name__}: {error}')}. "
+            f"[bold red]error:[/] {plain(f'{type(error).__name__}: {error}')}. "
             "This is a fault of the program; run again with --debug for the traceback."
         )
         return EXIT_ERROR
@@ -72,6 +72,6 @@ def _guarded(call: Callable[[], Any], debug: bool) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """One printable line, and no markup taken from what a file or a site said."""
     return escape(" ".join("".join(c if c.isprintable() else " " for c in text).split()))

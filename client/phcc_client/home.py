@@ -55,7 +55,7 @@ class ClientSettings(Section):
     threads: int | None = Field(None, ge=1, description="threads for training; null: all cores")
     proxy: str | None = Field(
         None,
-        pattern=r"^http://[^\s/]+/?$",
+        pattern=r"^http://([^\s/@]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?$",
         description="HTTP proxy on the way to the coordinator, http://host:port",
     )
     minimum_count: int = Field(
@@ -65,6 +65,14 @@ class ClientSettings(Section):
     runtime_port: Port = Field(9501, description="loopback port between the programs of this machine")
     health_port: Port = Field(9502, description="loopback port that says whether the node is well")
     metrics_port: Port = Field(9503, description="loopback port of the Prometheus metrics")
+
+    @field_validator("server", "proxy")
+    @classmethod
+    def _port_is_one(cls, address: str | None) -> str | None:
+        number = (address or "").rstrip("/").rpartition(":")[2]
+        if number.isdecimal() and not 0 < int(number) < 65536:
+            raise ValueError(f"there is no port {number}")
+        return address
 
     @field_validator("device")
     @classmethod

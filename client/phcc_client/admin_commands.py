@@ -1,0 +1,355 @@
+"""What the commands of ``phcc-client`` do, but for running it: joining, deciding, preparing, looking."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from phcc_client.error_log import ERROR_LOG
+from phcc_client.home import Home
+from phcc_client.outbox import Outbox, Sent
+from phcc_client.policy import SHOWN, Choice, KnownStudy, Policy
+from phcc_client.wording import asked_for, differences, leaves, megabytes, privacy, told
+from phcc_model.command_line import plain
+from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
+from phcc_model.errors import ConfigError, PolicyError, StorageError
+from phcc_model.study_file import read_text
+
+if TYPE_CHECKING:
+    from phcc_client.site import Site
+
+console = Console(soft_wrap=True, highlight=False, emoji=False)
+
+Confirm = Callable[[str], bool]
+
+SHOWN_CASES = 20
+"""Cases that were set aside and are named on the screen."""
+
+_STYLES = {"new": "bold yellow", "approved": "green", "refused": "red", "withdrawn": "red"}
+
+
+def init(kit: Path, folder: Path, out: Path | None, *, replace: bool) -> None:
+    """Join: make the folder and the key, write the admission file, say what to do next."""
+    from phcc_client.joining import join
+
+    joined = join(kit, folder, out, replace=replace)
+    home = joined.home
+    where = "" if _is_default(home) else f" --home {plain(str(home.folder))}"
+    console.print(f"{home.settings.hospital} is set up in {plain(str(home.folder))}")
+    console.print(f"  admission file   {plain(str(joined.admission))}")
+    console.print(f"  key fingerprint  [bold]{joined.fingerprint}[/]")
+    console.print("Next:")
+    for number, step in enumerate(
+        (
+            "send the admission file to the coordinator; it holds no secret",
+            "read them the fingerprint by telephone when they call: only then do they know that the key is yours",
+            f"phcc-client set data=FOLDER{where}",
+            f"phcc-client doctor{where}",
+            f"phcc-client studies{where}, then show, approve and prepare the one that you take part in",
+            f"phcc-client start{where}",
+        ),
+        1,
+    ):
+        console.print(f"  {number}. {step}")
+
+
+def list_studies(home: Home) -> None:
+    """Every study that came in and how this hospital stands to it."""
+    studies = Policy(home.folder).studies()
+    if not studies:
+        console.print(
+            "No study came in yet. Studies come with the kit, or with the coordinator's first order."
+        )
+        return
+    table = Table("study", "digest", "stands", "decided", "purpose", box=None, pad_edge=False)
+    last = {decision.digest: decision for decision in Policy(home.folder).decisions()}
+    for study in studies:
+        decision = last.get(study.digest)
+        decided = f"{decision.when:%Y-%m-%d %H:%M} by {plain(decision.who)}" if decision else ""
+        standing = f"[{_STYLES[study.standing]}]{study.standing}[/]"
+        table.add_row(plain(study.name), study.digest[:SHOWN], standing, decided, plain(study.purpose))
+    console.print(table)
+
+
+def show(home: Home, word: str) -> None:
+    """Everything that somebody who decides about a study has to know."""
+    found = _found(home, word)
+    for number, known in enumerate(found):
+        if number:
+            console.rule()
+        _show_one(home, known, found[0])
+
+
+def decide(
+    home: Home, words: Iterable[str], choice: Choice, note: str, confirm: Confirm, *, every: bool = False
+) -> None:
+    """Decide about studies, after a question about each.
+
+    Args:
+        home: the hospital's folder.
+        words: names, digests' beginnings or study files.
+        choice: what is decided.
+        note: what the person says about it.
+        confirm: asks.
+        every: a name stands for all its variants.
+
+    Raises:
+        PolicyError: there is no such study, or a name stands for several.
+    """
+    policy = Policy(home.folder)
+    verb = {"approved": "approve", "refused": "refuse", "withdrawn": "withdraw from"}[choice]
+    for word in words:
+        found = [study for study in _found(home, word) if study.standing != choice]
+        if choice == "withdrawn":
+            found = [study for study in found if study.standing == "approved"]
+        if not found:
+            console.print(f"{plain(word)}: nothing to {verb}, it stands so already or was never approved")
+        if len(found) > 1 and not every:
+            digests = ", ".join(study.digest[:SHOWN] for study in found)
+            raise PolicyError(
+                f"{len(found)} variants of the study have this name ({digests})",
+                where=" ".join(word.split())[:80],
+                remedy=f"Look at them with phcc-client show, and {verb.split()[0]} each by its digest, "
+                "or all with --all",
+            )
+        for known in found:
+            if choice == "approved":
+                _show_one(home, known, found[0])
+            if confirm(f"{verb.capitalize()} {plain(known.name)} {known.digest[:SHOWN]}?"):
+                policy.decide(known.digest, choice, note)
+                console.print(f"{plain(known.name)} {known.digest[:SHOWN]}: {choice}")
+            else:
+                console.print("nothing was decided")
+
+
+def prepare(home: Home, word: str) -> None:
+    """Make this hospital's images ready for a study, and say what came of it."""
+    from rich.progress import Progress
+
+    from phcc_client.preparing import prepare_site
+
+    for known in _found(home, word):
+        if known.study is None:
+            raise _only_a_card(known)
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("preparing cases", total=None)
+            site = prepare_site(
+                home,
+                known.study,
+                lambda done, total: bar.update(task, completed=done, total=total),  # noqa: B023 - used at once
+            )
+        _tell_prepared(home, known, site)
+
+
+def outbox(home: Home, study: str | None, last: int, *, as_json: bool) -> bool:
+    """What left; whether the record holds."""
+    box = Outbox(home.outbox)
+    faults = box.verify()
+    for fault in faults:
+        console.print(f"[bold red]the record does not hold:[/] {plain(fault)}")
+    sent = [one for one in box.read() if study is None or _is_of(one, study)]
+    if as_json:
+        for one in sent[-last:] if last else sent:
+            print(json.dumps(one.model_dump(mode="json"), sort_keys=True))
+        return not faults
+    shown = _without_repeats(sent)
+    table = Table("when (UTC)", "study", "arm, stage, round", "what left", box=None, pad_edge=False)
+    for one in shown[-last:] if last else shown:
+        place = f"{one.arm}, {one.stage}, {one.round}" if one.arm else ""
+        name = one.study or (one.study_digest or "")[:SHOWN]
+        noise = " (with noise)" if one.noised else ""
+        table.add_row(f"{one.when:%Y-%m-%d %H:%M:%S}", plain(name), plain(place), plain(told(one) + noise))
+    if shown:
+        console.print(table)
+    total = megabytes(sum(one.bytes for one in sent))
+    holds = "does not hold" if faults else "holds"
+    console.print(f"{len(sent)} messages, {total} of weights; the record {holds}")
+    return not faults
+
+
+def rotate(home: Home, out: Path | None) -> None:
+    """Make the next key and the admission that goes with it."""
+    from phcc_client.joining import rotate_key
+
+    joined = rotate_key(home, out)
+    console.print(f"admission file   {plain(str(joined.admission))}")
+    console.print(f"key fingerprint  [bold]{joined.fingerprint}[/]")
+    console.print(
+        "Next: send the file to the coordinator; once they have admitted it, phcc-client activate-key."
+    )
+    console.print("Until then the present key goes on being used.")
+
+
+def activate(home: Home, confirm: Confirm) -> None:
+    """Put the next key in place."""
+    from phcc_client.joining import activate_key
+
+    if confirm("Has the coordinator admitted the new key?"):
+        console.print(
+            f"this hospital's key is now {activate_key(home)}; restart it with phcc-client stop and start"
+        )
+    else:
+        console.print("the present key stays")
+
+
+def change(home: Home, changes: Iterable[str]) -> None:
+    """Change settings, all or none of them.
+
+    Raises:
+        ConfigError: a key is unknown or a value is not valid, or it is not this machine's to change.
+    """
+    settings = home.settings
+    for word in changes:
+        if word.partition("=")[0].strip() == "hospital":
+            raise ConfigError(
+                "comes from the kit, the coordinator knows this hospital by it", where="hospital"
+            )
+        settings = settings.changed(word)
+    if settings.data is not None and settings.data != home.settings.data:
+        path = Path(settings.data).expanduser().resolve()
+        settings = settings.model_copy(update={"data": str(path)})
+        if not path.exists():
+            console.print(f"[yellow]note:[/] there is nothing at {plain(str(path))} yet")
+    Home.make(home.folder, settings)
+    console.print("changed; what runs already takes it over at its next start")
+
+
+def logs(home: Home, name: str | None, lines: int) -> None:
+    """The end of the logs.
+
+    Raises:
+        ConfigError: there is no log of this name.
+    """
+    files = {file.stem: file for file in sorted(home.logs.glob("*.log"))}
+    if (errors := home.site / ERROR_LOG).exists():
+        files["errors"] = errors
+    if name is not None and name not in files:
+        raise ConfigError(
+            "there is no such log",
+            where=plain(name)[:80],
+            remedy=f"There are: {', '.join(files) or 'none yet'}",
+        )
+    if not files:
+        console.print("nothing was logged yet")
+    for stem, file in files.items():
+        if name in (None, stem):
+            console.rule(plain(stem), align="left")
+            for line in _end_of(file, lines):
+                console.print("".join(c if c.isprintable() else " " for c in line), markup=False)
+
+
+def _found(home: Home, word: str) -> tuple[KnownStudy, ...]:
+    """Studies by name or digest, or the one in a file that somebody sent."""
+    policy = Policy(home.folder)
+    path = Path(word)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return policy.find(policy.see(read_text(path)).digest)
+    return policy.find(word)
+
+
+def _show_one(home: Home, known: KnownStudy, first: KnownStudy) -> None:
+    console.print(f"[bold]{plain(known.name)}[/]  [{_STYLES[known.standing]}]{known.standing}[/]")
+    _pairs("", [("digest", known.digest), ("package", f"{keys.DISTRIBUTION} {keys.package_version()}")])
+    _pairs("Purpose", [("", plain(known.purpose or "not said; ask the coordinator"))])
+    if known.study is None:
+        console.print(
+            "[yellow]Only its card came in so far; the study itself comes with the first order, or ask"
+        )
+        console.print("for its file: phcc-client show FILE[/]")
+        return
+    if first.study is not None and known != first:
+        found = differences(known.study, first.study)
+        _pairs(f"Differs from {first.digest[:SHOWN]} in", [("", plain(line)) for line in found])
+    _pairs("Asked for", asked_for(known.study))
+    _pairs("Leaves this hospital", leaves(known.study, _weights(known.study)))
+    _pairs("Protection", privacy(known.study, home.settings))
+
+
+def _weights(study: StudyConfig) -> dict[str, int]:
+    """Shared weights by stage, counted on the models themselves."""
+    from phcc_model.build import build_autoencoder, build_classifier, state_of
+    from phcc_model.contract.manifest import Manifest
+
+    weights = {keys.FINETUNE: Manifest.of(state_of(build_classifier(study))).size}
+    if study.pretrain.rounds:
+        weights = {keys.PRETRAIN: Manifest.of(state_of(build_autoencoder(study))).size, **weights}
+    return weights
+
+
+def _pairs(title: str, pairs: Iterable[tuple[str, str]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in pairs:
+        table.add_row(f"  {name}" if name else "", text)
+    if title:
+        console.print(f"[bold]{title}[/]")
+    console.print(table)
+
+
+def _tell_prepared(home: Home, known: KnownStudy, site: Site) -> None:
+    """Counts as they are here, and as the coordinator will be told."""
+    from phcc_client.announcement import card_of
+    from phcc_client.guard import suppressed
+
+    card = card_of(site, home.settings.hospital, known.digest)
+    announced = suppressed(card, home.settings.minimum_count)
+    table = Table(
+        "split", "cases", "patients", "positive", "negative", "announced as", box=None, pad_edge=False
+    )
+    for split in keys.SPLITS:
+        own = [c[split] for c in (card.cases, card.patients, card.positives, card.negatives)]
+        said = f"{announced.patients[split]} patients"
+        if announced.patients[split]:
+            said += f" ({announced.positives[split]} positive, {announced.negatives[split]} negative)"
+        table.add_row(split, *map(str, own), said)
+    console.print(table)
+    funnel = site.record.funnel
+    console.print(f"{funnel.prepared} of {funnel.read} cases are ready in {plain(str(site.folder))}")
+    for case in funnel.rejections[:SHOWN_CASES]:
+        console.print(f"  set aside: {plain(case.case)}, because {plain(case.reason)}. {plain(case.remedy)}.")
+    if len(funnel.rejections) > SHOWN_CASES:
+        console.print(f"  and {len(funnel.rejections) - SHOWN_CASES} more, all in site.json there")
+
+
+def _only_a_card(known: KnownStudy) -> PolicyError:
+    return PolicyError(
+        "only the card of this study came in, not the study itself",
+        where=f"study {known.name}",
+        remedy="Ask the coordinator for its file and name that, or wait for the first order",
+    )
+
+
+def _is_of(sent: Sent, word: str) -> bool:
+    return sent.study == word or (sent.study_digest or "").startswith(word)
+
+
+def _without_repeats(sent: Iterable[Sent]) -> list[Sent]:
+    """Of the signs of life that follow one another, the last."""
+    kept: list[Sent] = []
+    for one in sent:
+        if kept and kept[-1].kind == one.kind == "Working":
+            kept.pop()
+        kept.append(one)
+    return kept
+
+
+def _end_of(file: Path, lines: int) -> list[str]:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            return list(deque((line.rstrip("\n") for line in stream), maxlen=lines))
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror})", where=str(file)) from error
+
+
+def _is_default(home: Home) -> bool:
+    from phcc_client.options import DEFAULT_HOME
+
+    return home.folder == DEFAULT_HOME.resolve()
