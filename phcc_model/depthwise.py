@@ -42,8 +42,13 @@ def depthwise(x_ntc: Tensor, weight: Tensor, bias_c: Tensor, layout: Layout) -> 
     seen_ntc = hide(x_ntc, layout)
     if layout.fast:
         return _fast_depthwise(seen_ntc, weight, bias_c, layout)
-    canvas_ncdhw = scatter(seen_ntc, layout)
-    return gather(F.conv3d(canvas_ncdhw, weight, bias_c, padding="same", groups=len(weight)), layout)
+    # On a CPU with bfloat16 instructions torch's own kernel gives a wrong weight gradient in bfloat16 (seen with
+    # torch 2.13 on AVX512_BF16: off by its whole length), so the CPU stays in float32 here.
+    on_cpu = seen_ntc.device.type == "cpu"
+    with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not on_cpu):
+        canvas_ncdhw = scatter(seen_ntc.to(weight.dtype) if on_cpu else seen_ntc, layout)
+        maps = F.conv3d(canvas_ncdhw, weight, bias_c, padding="same", groups=len(weight))
+    return gather(maps, layout)
 
 
 class _Depthwise(torch.autograd.Function):

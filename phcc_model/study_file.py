@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from reprlib import Repr
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -136,6 +136,18 @@ def parse_section(
         problem += f", and {len(problems) - 1} more"
     source = next((o for o in reversed(overrides) if _touches(o, key)), None)
     raise ConfigError(problem, where=where if source is None else f"{where} with --set {_one_line(source)}")
+
+
+class StudyText(NamedTuple):
+    """A study as it travels."""
+
+    text: str
+    digest: str
+
+
+def as_text(study: StudyConfig) -> StudyText:
+    """A study as it travels: its text and its digest."""
+    return StudyText(dump_study(study), study.digest)
 
 
 def dump_study(study: StudyConfig) -> str:

@@ -252,7 +252,9 @@ class TamperedSites(MemorySites):
 
 def card_order(study: StudyConfig) -> CardOrder:
     """Asks a site who it is."""
-    return CardOrder(package=keys.package_version(), study_digest=study.digest, study=dump_study(study))
+    return CardOrder(
+        package=keys.package_version(), study_digest=study.digest, study=dump_study(study), arm="full"
+    )
 
 
 def train_order(

@@ -16,6 +16,7 @@ from typing import TypeVar
 from phcc_client.announcement import card_of
 from phcc_client.guard import may_leave, must_be_announced, must_have_enough, suppressed
 from phcc_client.home import Home
+from phcc_client.ordered_study import study_of
 from phcc_client.outbox import Outbox
 from phcc_client.policy import Policy
 from phcc_client.preparations import open_prepared
@@ -33,7 +34,6 @@ from phcc_model.contract.messages import (
 )
 from phcc_model.contract.wire import Message, check_package
 from phcc_model.errors import ContractError
-from phcc_model.study_file import parse_study
 
 POLL_S = 0.1
 NOTICES = "notices.jsonl"
@@ -97,7 +97,7 @@ class Desk:
         return self._wait(asked, order.order)
 
     def _card(self, order: CardOrder | Order) -> SiteCard:
-        study = parse_study(order.study, where="the order's study")
+        study = study_of(order)
         card = card_of(open_prepared(self.home.site, study.data), self.name, order.study_digest)
         return suppressed(card, self.home.settings.minimum_count)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from phcc_client.announcement import card_of
 from phcc_client.guard import may_leave
 from phcc_client.memory import SiteMemory
+from phcc_client.ordered_study import study_of
 from phcc_client.preparations import open_prepared
 from phcc_client.site import SPLITS, Site, Split
 from phcc_model.build import build_autoencoder, build_classifier, load_state, state_of
@@ -38,10 +39,8 @@ from phcc_model.contract.messages import (
     TrainReply,
     Working,
 )
-from phcc_model.contract.wire import check_package
 from phcc_model.errors import ContractError, TrainingError, VersionMismatch
 from phcc_model.pretrain import SWFCMAE
-from phcc_model.study_file import parse_study
 from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.finetuning import finetune_round
 from phcc_model.training.predict import predict
@@ -96,7 +95,7 @@ class Session:
         Raises:
             PhccError: the study or this site's data do not allow it.
         """
-        study = _study_of(order)
+        study = study_of(order)
         card = card_of(self._site(study), self.name, order.study_digest)
         may_leave(card)
         return card
@@ -236,27 +235,10 @@ class Session:
     def _checked(self, order: TrainOrder | EvaluateOrder) -> StudyConfig:
         if order.site != self.name:
             raise ContractError(f"the order is for {order.site}, this is {self.name}", where="order")
-        return _study_of(order)
+        return study_of(order)
 
     def _site(self, study: StudyConfig) -> Site:
         return open_prepared(self.folder, study.data)
-
-
-def _study_of(order: CardOrder | TrainOrder | EvaluateOrder) -> StudyConfig:
-    """The study that an order carries, if it is the one that the order names."""
-    check_package(order.package, keys.package_version(), where=type(order).__name__)
-    study = _parsed(order.study)
-    if study.digest != order.study_digest:
-        raise VersionMismatch(
-            "the study is not the one that the order names", where="study", remedy="Ask the coordinator"
-        )
-    return study
-
-
-@functools.lru_cache(maxsize=8)
-def _parsed(text: str) -> StudyConfig:
-    """The text comes with every order of a study, and reading YAML takes longer than a small model's step."""
-    return parse_study(text, where="the order's study")
 
 
 @functools.lru_cache(maxsize=4)

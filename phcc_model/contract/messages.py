@@ -17,12 +17,14 @@ class CardOrder(Message):
     """Asks a site who it is, and what it has for this study.
 
     Attributes:
-        study_digest: `StudyConfig.digest` of the study.
+        study_digest: `StudyConfig.digest` of the study as configured: what a hospital has approved.
         study: the study itself, as text.
+        arm: which variant of the study; `phcc_model.arms.arm_study` says what it changes.
     """
 
     study_digest: str
     study: str
+    arm: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +53,9 @@ class TrainOrder(Message):
     """Asks a site to train these weights on its patients and to send back what changed.
 
     Attributes:
-        study_digest: `StudyConfig.digest` of the study.
+        study_digest: `StudyConfig.digest` of the study as configured: what a hospital has approved.
         study: the study itself, as text.
-        arm: which variant of the study.
+        arm: which variant of the study; `phcc_model.arms.arm_study` says what it changes.
         stage: ``pretrain`` or ``finetune``.
         round: of this stage, from 0.
         rounds: of this stage, at most.

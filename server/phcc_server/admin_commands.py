@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from phcc_model.contract.enrolment import LONGEST_FILE, StudyCard, write_file
-from phcc_model.errors import ContractError, PhccError, StorageError
+from phcc_model.contract.enrolment import StudyCard, write_file
+from phcc_model.errors import PhccError, StorageError
 from phcc_model.shipped import find_study
-from phcc_model.storage import storage_error, write_atomically
-from phcc_model.study_file import load_study
+from phcc_model.storage import write_atomically
+from phcc_model.study_file import load_study, read_text
 from phcc_model.supervision import read_status
 from phcc_server import backup as backups
 from phcc_server import certificates, front_door, log_files
@@ -52,10 +52,8 @@ def invite(folder: Path, hospital: str, studies: Sequence[str], purpose: str) ->
     """
     instance = Instance.open(folder)
     cards = [_card(study, purpose) for study in studies]
-    try:
-        ca_pem = instance.ca_pem.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError("cannot be read", where=str(instance.ca_pem)) from error
+    certificates.expiry(instance.tls)  # both can be read, or it is said here which cannot
+    ca_pem = read_text(instance.ca_pem)
     settings = instance.settings
     kit = Register(instance.records).invite(
         hospital, server=settings.address, ca_pem=ca_pem, days=settings.invitation_days, studies=cards
@@ -84,7 +82,7 @@ def admit(folder: Path, file: Path) -> None:
     """
     instance = Instance.open(folder)
     register = Register(instance.records)
-    admitted = register.admit(_read(file), file.name)
+    admitted = register.admit(read_text(file), file.name)
     words = {"first": "is admitted", "rotated": "has a second key", "again": "is admitted already; no change"}
     console.print(f"{admitted.hospital} {words[admitted.kind]}")
     console.print(f"  key {admitted.fingerprint}")
@@ -235,16 +233,6 @@ def _say_changed(hospital: str, found: Sequence[str], state: str) -> None:
 def _card(study_name: str, purpose: str) -> StudyCard:
     study = load_study(find_study(study_name))
     return StudyCard(name=study.name, digest=study.digest, purpose=purpose)
-
-
-def _read(file: Path) -> str:
-    try:
-        with file.open(encoding="utf-8") as stream:
-            return stream.read(LONGEST_FILE + 1)
-    except OSError as error:
-        raise storage_error(file, error) from error
-    except UnicodeDecodeError as error:
-        raise ContractError("is no admission (not UTF-8 text)", where=file.name) from error
 
 
 def _warn_of_expiry(instance: Instance) -> None:

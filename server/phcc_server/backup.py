@@ -107,6 +107,8 @@ def restore(file: Path, folder: Path) -> Instance:
         ConfigError: the settings in it are wrong.
     """
     folder = folder.absolute()
+    if not file.is_file():
+        raise StorageError("there is no such file", where=str(file), remedy="Check its path")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError("is not empty", where=str(folder), remedy="Choose a new folder")
@@ -117,7 +119,7 @@ def restore(file: Path, folder: Path) -> Instance:
             Instance.open(stage)
             stage.replace(folder)
     except OSError as error:
-        raise storage_error(folder if file.is_file() else file, error) from error
+        raise storage_error(folder, error) from error
     return Instance.open(folder)
 
 
@@ -216,7 +218,7 @@ def _unpack(file: Path, stage: Path) -> None:
         with tarfile.open(file, "r:gz") as tar:
             manifest = _read_manifest(tar, file)
             missing = dict(manifest.files)
-            for member in tar:
+            while (member := tar.next()) is not None:
                 described = missing.pop(member.name, None)
                 if described is None or not member.isreg() or not _stays_inside(member.name):
                     raise StorageError(

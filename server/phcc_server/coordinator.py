@@ -20,7 +20,7 @@ from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import CardOrder, SiteCard
 from phcc_model.contract.wire import LINE
 from phcc_model.errors import ReplyRefused, RoundError
-from phcc_model.study_file import dump_study
+from phcc_model.study_file import as_text
 from phcc_server.ledger import Ledger, RoundRecord
 from phcc_server.reception import check_card
 from phcc_server.rounds import (
@@ -80,6 +80,8 @@ class Coordinator:
         pretrained: file that holds the end of the pre-training; one that is there already is used in place of
             a pre-training of one's own, so that arms may share it.
         listen: called with every round's record, for whoever watches.
+        configured: the study of which this is an arm: what travels, and what hospitals approve; the arm's own
+            study where nothing is given.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Coordinator:
         ledger: Ledger,
         pretrained: Path,
         listen: Callable[[RoundRecord], None],
+        configured: StudyConfig | None = None,
     ) -> None:
         self.arm = arm
         self.study = study
@@ -99,7 +102,7 @@ class Coordinator:
         self.ledger = ledger
         self.pretrained = pretrained
         self.listen = listen
-        self._text = dump_study(study)
+        self._asked = as_text(configured or study)
         self._expected: tuple[str, ...] = ()
         self._cards: dict[str, SiteCard] = {}
         self._absent: dict[str, str] = {}
@@ -144,7 +147,7 @@ class Coordinator:
             judging = next_step(trained, self.study)
             assert isinstance(judging, Evaluate)
             validation = validate_round(
-                judging, self.arm, self.study, self._text, manifest, done.flats, self._cards, self.sites
+                judging, self.arm, self.study, self._asked, manifest, done.flats, self._cards, self.sites
             )
             state = after_evaluation(trained, validation.loss, self.study)
             judged = _judged(state, trained, step)
@@ -182,7 +185,12 @@ class Coordinator:
         missing = [site for site in self._expected if site not in self._cards]
         if not missing:
             return
-        order = CardOrder(package=keys.package_version(), study_digest=self.study.digest, study=self._text)
+        order = CardOrder(
+            package=keys.package_version(),
+            study_digest=self._asked.digest,
+            study=self._asked.text,
+            arm=self.arm,
+        )
         for site, answer in sorted(self.sites.cards(order, missing, patience_s).items()):
             if site not in missing:
                 continue
@@ -230,7 +238,7 @@ class Coordinator:
             step,
             self.arm,
             self.study,
-            self._text,
+            self._asked,
             manifest,
             flats,
             able,

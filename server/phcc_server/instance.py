@@ -33,7 +33,7 @@ import yaml
 from pydantic import AfterValidator, Field, model_validator
 
 from phcc_model.config import Section
-from phcc_model.contract.enrolment import Address, SiteName
+from phcc_model.contract.enrolment import SiteName
 from phcc_model.errors import ConfigError, StorageError
 from phcc_model.storage import storage_error, write_atomically
 from phcc_model.study_file import parse_section, read_text
@@ -54,17 +54,22 @@ _HOST_NAME = re.compile(
 def _checked_host(host: str) -> str:
     """A DNS name or an IP address."""
     try:
+        if "%" in host:  # the zone of an IPv6 address, which could be any text
+            raise ValueError
         ipaddress.ip_address(host)
     except ValueError:
-        if not _HOST_NAME.match(host):
+        if not _HOST_NAME.fullmatch(host):
             raise ValueError(f"{host!r} is neither a DNS name nor an IP address") from None
     return host
 
 
 def _checked_address(address: str) -> str:
-    host, port = split_address(address)
-    _checked_host(host)
-    if not 1 <= port <= 65_535:
+    host, _, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or not re.fullmatch(r"[0-9]+", port) or (":" in host and not bracketed):
+        raise ValueError(f"{address!r} is not of the form host:port (an IPv6 host in brackets)")
+    _checked_host(host[1:-1] if bracketed else host)
+    if not 1 <= int(port) <= 65_535 or len(port) > 5:
         raise ValueError(f"{port} is no port")
     return address
 
@@ -85,7 +90,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 Host = Annotated[str, AfterValidator(_checked_host)]
-HostAndPort = Annotated[Address, AfterValidator(_checked_address)]
+HostAndPort = Annotated[str, AfterValidator(_checked_address)]
 Listen = Annotated[HostAndPort, AfterValidator(_checked_listen)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
@@ -283,7 +288,8 @@ def _completed(
 ) -> dict[str, object]:
     """The settings of a new server as plain values, with free ports where none are given."""
     given = {key: value for key, value in others.items() if value is not None}
-    plain = {"name": name, "address": address, "listen": listen or f"0.0.0.0:{address.rpartition(':')[2]}"}
+    port = re.search(r":(\d{1,5})$", address)  # an address without one is refused, and that is said once
+    plain = {"name": name, "address": address, "listen": listen or f"0.0.0.0:{port[1] if port else 443}"}
     taken = {int(port) for port in re.findall(r":(\d{1,5})$", plain["listen"])}
     ports = _free_ports(taken | {value for value in given.values() if isinstance(value, int)})
     return {**plain, **{key: next(ports) for key in LOOPBACK_PORTS if key not in given}, **given}

@@ -13,6 +13,7 @@ from phcc_model.contract.codec import norm
 from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import SiteCard, TrainOrder, TrainReply
 from phcc_model.errors import ReplyRefused
+from phcc_model.study_file import StudyText
 from phcc_server.aggregation import Aggregate, server_rule, site_weight
 from phcc_server.ledger import RoundRecord, SiteRecord, ValidationRecord
 from phcc_server.reception import check_reply, too_long
@@ -91,7 +92,7 @@ def train_round(
     step: Train,
     arm: str,
     study: StudyConfig,
-    study_text: str,
+    asked: StudyText,
     manifest: Manifest,
     flats: dict[str, Array],
     cards: Mapping[str, SiteCard],
@@ -109,7 +110,7 @@ def train_round(
         step: which round of which stage.
         arm: the arm's name.
         study: the arm's study.
-        study_text: the same as the text that travels.
+        asked: the study as configured, as it travels: a site works out the arm from it.
         manifest: of the model's state.
         flats: the weights, one flat array per dtype.
         cards: the sites that take part.
@@ -122,8 +123,7 @@ def train_round(
     started = datetime.now(UTC)
     told = notices or {}
     orders = [
-        _order(step, arm, study, study_text, manifest, flats, site, told.get(site, ""))
-        for site in sorted(cards)
+        _order(step, arm, study, asked, manifest, flats, site, told.get(site, "")) for site in sorted(cards)
     ]
     records = {site: SiteRecord(status="missing", reason=reason) for site, reason in absent.items()}
     measure = previous_norm if previous_norm is not None else norm(flats[keys.FLOAT])
@@ -144,7 +144,7 @@ def _order(
     step: Train,
     arm: str,
     study: StudyConfig,
-    study_text: str,
+    asked: StudyText,
     manifest: Manifest,
     flats: dict[str, Array],
     site: str,
@@ -152,8 +152,8 @@ def _order(
 ) -> TrainOrder:
     return TrainOrder(
         package=keys.package_version(),
-        study_digest=study.digest,
-        study=study_text,
+        study_digest=asked.digest,
+        study=asked.text,
         arm=arm,
         stage=step.stage,
         round=step.round,

@@ -16,6 +16,7 @@ from phcc_model.contract import keys
 from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import EvaluateOrder, EvaluateReply, SiteCard
 from phcc_model.errors import ReplyRefused
+from phcc_model.study_file import StudyText
 from phcc_model.threshold import ScoreHistogram
 from phcc_server.aggregation import pooled_loss
 from phcc_server.ledger import ValidationRecord
@@ -31,7 +32,7 @@ def validate_round(
     step: Evaluate,
     arm: str,
     study: StudyConfig,
-    study_text: str,
+    asked: StudyText,
     manifest: Manifest,
     flats: dict[str, Array],
     cards: Mapping[str, SiteCard],
@@ -44,8 +45,8 @@ def validate_round(
     orders = [
         EvaluateOrder(
             package=keys.package_version(),
-            study_digest=study.digest,
-            study=study_text,
+            study_digest=asked.digest,
+            study=asked.text,
             arm=arm,
             stage=step.stage,
             round=step.round,

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from phcc_client.session import Runtime, Session
+from phcc_model.arms import plan_arms
 from phcc_model.command_line import EXIT_ERROR, errors
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, StorageError
 from phcc_model.shipped import find_study
 from phcc_model.study_file import dump_study, load_study
-from phcc_server.arms import plan_arms
 from phcc_server.journal import Journal
 from phcc_server.report.schema import Summary
 from phcc_server.report.table import result_table

@@ -12,11 +12,11 @@ from phcc_client.imaging.dataset import stack
 from phcc_client.imaging.medmnist import read_array
 from phcc_client.imaging.preprocess import prepare
 from phcc_client.splits import read_splits
+from phcc_model.arms import plan_arm
 from phcc_model.build import build_classifier, load_state
 from phcc_model.errors import CaseError, ConfigError, DatasetError
 from phcc_model.study_file import load_study
 from phcc_model.training.predict import predict
-from phcc_server.arms import plan_arm
 from phcc_server.store import RunStore
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from phcc_client.preparations import open_prepared
 from phcc_client.session import Runtime
 from phcc_client.site import SPLITS, Split
+from phcc_model.arms import ArmPlan
 from phcc_model.build import build_classifier, load_state
 from phcc_model.cases import CaseSet
 from phcc_model.config import StudyConfig
 from phcc_model.training.predict import predict
-from phcc_server.arms import ArmPlan
 from phcc_server.coordinator import ArmResult
 from phcc_server.report.summary import ScoredCase
 from phcc_simulation.afp import fit_afp

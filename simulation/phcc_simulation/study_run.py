@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phcc_client.session import Runtime, Session
+from phcc_model.arms import ArmPlan, plan_arms
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
-from phcc_server.arms import ArmPlan, plan_arms
 from phcc_server.coordinator import ArmResult, Coordinator
 from phcc_server.journal import Journal
 from phcc_server.ledger import Ledger, RoundRecord
@@ -95,6 +95,7 @@ class StudyRun:
             ledger,
             pretrained_file(self.out, plan),
             self._tell,
+            self.study,
         )
         return coordinator.run(names)
 

@@ -43,7 +43,11 @@ def test_what_is_given_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"address": "example.org"}, "address: .*found 'example.org'"),
+        ({"address": "example.org"}, r"address: 'example.org' is not of the form host:port .*brackets\)\.$"),
+        ({"address": "2001:db8::1:443"}, "address: .*brackets"),
+        ({"address": "[2001:db8::1%;]:443"}, "address: .*neither"),
+        ({"address": "example.org:443\n"}, "address: "),
+        ({"address": "example.org\n:443"}, "address: "),
         ({"address": "example.org:70000"}, "address: 70000 is no port"),
         ({"address": "a..b:1"}, "address: .*is neither a DNS name nor an IP address"),
         ({"address": "h:1;}:1"}, "address: "),

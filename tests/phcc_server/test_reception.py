@@ -246,7 +246,7 @@ def test_an_evaluation_that_cannot_be_is_refused(changed, reason) -> None:
         check_evaluation(dataclasses.replace(EVALUATION, **changed), EVALUATE, CARD)
 
 
-CARD_ORDER = CardOrder(package="0.1.0", study_digest=STUDY.digest, study="{}")
+CARD_ORDER = CardOrder(package="0.1.0", study_digest=STUDY.digest, study="{}", arm="full")
 
 
 def test_an_honest_card_passes() -> None:

@@ -15,7 +15,7 @@ from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import SiteCard, TrainOrder, TrainReply
-from phcc_model.study_file import dump_study
+from phcc_model.study_file import as_text
 from phcc_server.rounds import RoundStatus, Train
 from phcc_server.sites import NoReply
 from phcc_server.training_round import RoundDone, median_change, train_round
@@ -96,7 +96,7 @@ def run(
     cards = {site: card(site, patients[site]) for site in script}
     flats = MANIFEST.pack(STATE)
     done = train_round(
-        STEP, "full", study, dump_study(study), MANIFEST, flats, cards, absent or {}, sites, previous
+        STEP, "full", study, as_text(study), MANIFEST, flats, cards, absent or {}, sites, previous
     )
     np.testing.assert_array_equal(flats[keys.FLOAT], MANIFEST.pack(STATE)[keys.FLOAT])  # left as it was
     return done, sites
@@ -150,7 +150,9 @@ def test_counters_are_taken_whole_and_the_largest_is_kept() -> None:
 
     sites = Counting(dict.fromkeys("ABC", constant(1)), dict.fromkeys("ABC", 10))
     cards = {site: card(site, 10) for site in "ABC"}
-    done = train_round(STEP, "full", STUDY, "{}", MANIFEST, MANIFEST.pack(STATE), cards, {}, sites, None)
+    done = train_round(
+        STEP, "full", STUDY, as_text(STUDY), MANIFEST, MANIFEST.pack(STATE), cards, {}, sites, None
+    )
     assert MANIFEST.unpack(done.flats)["seen"] == 30
 
 
@@ -199,7 +201,7 @@ def test_a_round_below_its_quorum_leaves_the_weights(federation: dict[str, Any],
     sites = Scripted({"A": constant(1), "B": NoReply("failed", "no")}, {"A": 10, "B": 10})
     cards = {site: dataclasses.replace(card(site, 10), study_digest=study.digest) for site in ("A", "B")}
     flats = MANIFEST.pack(STATE)
-    done = train_round(STEP, "full", study, "{}", MANIFEST, flats, cards, {}, sites, None)
+    done = train_round(STEP, "full", study, as_text(study), MANIFEST, flats, cards, {}, sites, None)
     assert done.status is status
     moved = done.flats[keys.FLOAT] - flats[keys.FLOAT]
     np.testing.assert_allclose(moved, 0.0 if status is RoundStatus.FAILED else 1.0)

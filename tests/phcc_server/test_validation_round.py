@@ -16,6 +16,7 @@ from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import EvaluateOrder, EvaluateReply, SiteCard
+from phcc_model.study_file import as_text
 from phcc_model.threshold import ScoreHistogram
 from phcc_server.ledger import ValidationRecord
 from phcc_server.rounds import Evaluate
@@ -91,7 +92,7 @@ def validate(
 ) -> ValidationRecord:
     cards = cards or {site: card(site, scored) for site, scored in sites.scores.items()}
     flats = MANIFEST.pack(STATE)
-    return validate_round(Evaluate(stage, 1), "full", STUDY, "{}", MANIFEST, flats, cards, sites)
+    return validate_round(Evaluate(stage, 1), "full", STUDY, as_text(STUDY), MANIFEST, flats, cards, sites)
 
 
 scores = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=1, max_size=20)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -27,7 +26,7 @@ from phcc_model.errors import ContractError
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 KEY, OTHER = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
-SECRET = secrets.token_hex(32)
+SECRET = "5e" * 32
 FOREIGN = OTHER.sign(b"something else", ec.ECDSA(hashes.SHA256())).hex()
 
 

@@ -38,7 +38,7 @@ ROUND = {"study_digest": "5" * 64, "arm": "full", "site": "H1", "manifest_digest
 WEIGHTS = {"float32": np.array([0.5, -1.25, 3.0], np.float32), "int64": np.array([4])}
 
 MESSAGES: tuple[Message, ...] = (
-    CardOrder(package=PACKAGE, study_digest="5" * 64, study=STUDY),
+    CardOrder(package=PACKAGE, study_digest="5" * 64, study=STUDY, arm="full"),
     SiteCard(
         package=PACKAGE,
         site="H1",

@@ -108,18 +108,41 @@ def plan_arm(name: str, study: StudyConfig, sites: Sequence[str]) -> ArmPlan:
     """
     if name not in arm_names(study, sites):
         raise _unknown(name, arm_names(study, sites))
+    what, _, which = name.partition(":")
+    kind: Kind = "federated"
+    if what == "afp":
+        kind = "afp"
+    elif what == "pooled":
+        kind = "pooled"
+    elif what == "local":
+        kind = "local"
+    else:
+        _refuse_unmet_quorum(study, sites)
+    return ArmPlan(name, kind, arm_study(study, name), (which,) if kind == "local" else tuple(sites))
+
+
+def arm_study(study: StudyConfig, name: str) -> StudyConfig:
+    """What an arm runs: the study with that arm's changes. Coordinator and site work it out alike.
+
+    Args:
+        study: the study as configured; it stays as it is.
+        name: of the arm.
+
+    Raises:
+        ConfigError: there is no such arm.
+    """
     # What an arm is compared with does not change what it is: its digest, and so its checkpoints, are its own.
     study = study.model_copy(update={"evaluation": EvaluationSettings()})
     what, _, which = name.partition(":")
-    if what == "afp":
-        return ArmPlan(name, "afp", study, tuple(sites))
-    if what == "pooled":
-        return ArmPlan(name, "pooled", _changed(study, _ONE_PLACE), tuple(sites))
-    if what == "local":
-        return ArmPlan(name, "local", _changed(study, _ONE_PLACE), (which,))
-    _refuse_unmet_quorum(study, sites)
-    changes = _single_phase(study, which) if what == "phase" else _FEDERATED[name]
-    return ArmPlan(name, "federated", _changed(study, changes), tuple(sites))
+    if name == "afp":
+        return study
+    if name == "pooled" or (what == "local" and which):
+        return _changed(study, _ONE_PLACE)
+    if what == "phase" and which in study.data.phases:
+        return _changed(study, _single_phase(study, which))
+    if name not in _FEDERATED:
+        raise _unknown(name, arm_names(study, ()))
+    return _changed(study, _FEDERATED[name])
 
 
 def arm_names(study: StudyConfig, sites: Sequence[str]) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from phcc_model.arms import arm_names, plan_arm, plan_arms
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError
-from phcc_server.arms import arm_names, plan_arm, plan_arms
 
 SITES = ("A", "B", "C")
 STUDY = StudyConfig.model_validate(
