@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from phcc_client.site import Site
 
 console = Console(soft_wrap=True, highlight=False, emoji=False)
-
-Confirm = Callable[[str], bool]
 
 SHOWN_CASES = 20
 """Cases that were set aside and are named on the screen."""
@@ -87,9 +86,7 @@ def show(home: Home, word: str) -> None:
         _show_one(home, known, found[0])
 
 
-def decide(
-    home: Home, words: Iterable[str], choice: Choice, note: str, confirm: Confirm, *, every: bool = False
-) -> None:
+def decide(home: Home, words: Iterable[str], choice: Choice, note: str, *, every: bool, yes: bool) -> None:
     """Decide about studies, after a question about each.
 
     Args:
@@ -97,8 +94,8 @@ def decide(
         words: names, digests' beginnings or study files.
         choice: what is decided.
         note: what the person says about it.
-        confirm: asks.
         every: a name stands for all its variants.
+        yes: do not ask, and do not show what is approved.
 
     Raises:
         PolicyError: there is no such study, or a name stands for several.
@@ -106,44 +103,52 @@ def decide(
     policy = Policy(home.folder)
     verb = {"approved": "approve", "refused": "refuse", "withdrawn": "withdraw from"}[choice]
     for word in words:
-        found = [study for study in _found(home, word) if study.standing != choice]
-        if choice == "withdrawn":
-            found = [study for study in found if study.standing == "approved"]
-        if not found:
-            console.print(f"{plain(word)}: nothing to {verb}, it stands so already or was never approved")
+        found = _found(home, word)
         if len(found) > 1 and not every:
             digests = ", ".join(study.digest[:SHOWN] for study in found)
             raise PolicyError(
                 f"{len(found)} variants of the study have this name ({digests})",
                 where=" ".join(word.split())[:80],
-                remedy=f"Look at them with phcc-client show, and {verb.split()[0]} each by its digest, "
-                "or all with --all",
+                remedy="Look at them with phcc-client show; then name each by its digest, or add --all",
             )
-        for known in found:
-            if choice == "approved":
+        open_ones = [known for known in found if _can_become(known, choice)]
+        if not open_ones:
+            console.print(f"{plain(word)}: nothing to {verb}; it is {found[0].standing}")
+        for known in open_ones:
+            if choice == "approved" and not yes:
                 _show_one(home, known, found[0])
-            if confirm(f"{verb.capitalize()} {plain(known.name)} {known.digest[:SHOWN]}?"):
+            unseen = "" if known.study else ", without having seen it"
+            if yes or typer.confirm(
+                f"{verb.capitalize()} {plain(known.name)} {known.digest[:SHOWN]}{unseen}?"
+            ):
                 policy.decide(known.digest, choice, note)
                 console.print(f"{plain(known.name)} {known.digest[:SHOWN]}: {choice}")
             else:
                 console.print("nothing was decided")
 
 
-def prepare(home: Home, word: str) -> None:
+def prepare(home: Home, word: str, *, again: bool) -> None:
     """Make this hospital's images ready for a study, and say what came of it."""
     from rich.progress import Progress
 
+    from phcc_client.preparations import preparation_folder
     from phcc_client.preparing import prepare_site
 
+    done: set[Path] = set()
     for known in _found(home, word):
         if known.study is None:
             raise _only_a_card(known)
+        folder = preparation_folder(home.site, known.study.data)
+        if folder in done:  # a variant that differs in nothing that is prepared
+            continue
+        done.add(folder)
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("preparing cases", total=None)
             site = prepare_site(
                 home,
                 known.study,
                 lambda done, total: bar.update(task, completed=done, total=total),  # noqa: B023 - used at once
+                again=again,
             )
         _tell_prepared(home, known, site)
 
@@ -187,11 +192,11 @@ def rotate(home: Home, out: Path | None) -> None:
     console.print("Until then the present key goes on being used.")
 
 
-def activate(home: Home, confirm: Confirm) -> None:
+def activate(home: Home, *, yes: bool) -> None:
     """Put the next key in place."""
     from phcc_client.joining import activate_key
 
-    if confirm("Has the coordinator admitted the new key?"):
+    if yes or typer.confirm("Has the coordinator admitted the new key?"):
         console.print(
             f"this hospital's key is now {activate_key(home)}; restart it with phcc-client stop and start"
         )
@@ -245,6 +250,10 @@ def logs(home: Home, name: str | None, lines: int) -> None:
                 console.print("".join(c if c.isprintable() else " " for c in line), markup=False)
 
 
+def _can_become(known: KnownStudy, choice: Choice) -> bool:
+    return known.standing == "approved" if choice == "withdrawn" else known.standing != choice
+
+
 def _found(home: Home, word: str) -> tuple[KnownStudy, ...]:
     """Studies by name or digest, or the one in a file that somebody sent."""
     policy = Policy(home.folder)
@@ -260,9 +269,9 @@ def _show_one(home: Home, known: KnownStudy, first: KnownStudy) -> None:
     _pairs("Purpose", [("", plain(known.purpose or "not said; ask the coordinator"))])
     if known.study is None:
         console.print(
-            "[yellow]Only its card came in so far; the study itself comes with the first order, or ask"
+            "[yellow]Only its card came in so far. The study itself comes with the first order; or ask[/]"
         )
-        console.print("for its file: phcc-client show FILE[/]")
+        console.print("[yellow]the coordinator for its file, and look at that: phcc-client show FILE[/]")
         return
     if first.study is not None and known != first:
         found = differences(known.study, first.study)
@@ -311,6 +320,11 @@ def _tell_prepared(home: Home, known: KnownStudy, site: Site) -> None:
             said += f" ({announced.positives[split]} positive, {announced.negatives[split]} negative)"
         table.add_row(split, *map(str, own), said)
     console.print(table)
+    if announced != card:
+        console.print(
+            f"[yellow]note:[/] fewer than {home.settings.minimum_count} patients are not counted, and what is "
+            "announced as 0 is not used (minimum_count)"
+        )
     funnel = site.record.funnel
     console.print(f"{funnel.prepared} of {funnel.read} cases are ready in {plain(str(site.folder))}")
     for case in funnel.rejections[:SHOWN_CASES]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,14 +123,20 @@ def withdraw(
 
 
 @app.command()
-def prepare(study: Study, home: HomeFolder = DEFAULT_HOME) -> None:
+def prepare(
+    study: Study,
+    home: HomeFolder = DEFAULT_HOME,
+    again: Annotated[
+        bool, typer.Option("--again", help="Even if patients move: only before any study began.")
+    ] = False,
+) -> None:
     """Make this hospital's images ready for a study; a second start goes on where it stopped.
 
     Example: phcc-client prepare hospital
     """
     from phcc_client import admin_commands
 
-    admin_commands.prepare(_open(home), study)
+    admin_commands.prepare(_open(home), study, again=again)
 
 
 @app.command()
@@ -169,7 +175,7 @@ def activate_key(home: HomeFolder = DEFAULT_HOME, yes: Yes = False) -> None:
     """
     from phcc_client import admin_commands
 
-    admin_commands.activate(_open(home), _asker(yes=yes))
+    admin_commands.activate(_open(home), yes=yes)
 
 
 @app.command("set")
@@ -204,11 +210,7 @@ def logs(
 def _decide(home: Path, words: Sequence[str], choice: Choice, note: str, *, every: bool, yes: bool) -> None:
     from phcc_client import admin_commands
 
-    admin_commands.decide(_open(home), words, choice, note, _asker(yes=yes), every=every)
-
-
-def _asker(*, yes: bool) -> Callable[[str], bool]:
-    return (lambda _: True) if yes else typer.confirm
+    admin_commands.decide(_open(home), words, choice, note, every=every, yes=yes)
 
 
 def _open(home: Path) -> Home:

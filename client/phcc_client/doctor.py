@@ -25,6 +25,7 @@ from phcc_model.errors import PhccError
 from phcc_model.study_file import read_text
 
 GIB = 2**30
+SHARED = "/dev/shm"  # noqa: S108 - it is what is asked about
 LEAST_MEMORY, ENOUGH_MEMORY = 2 * GIB, 8 * GIB
 LEAST_DISK, ENOUGH_DISK = 1 * GIB, 20 * GIB
 ENOUGH_SHARED = 1 * GIB
@@ -127,10 +128,10 @@ def shared_memory(home: Home) -> Check:
     """``/dev/shm``, through which processes of several GPUs exchange what they computed."""
     several = isinstance(home.settings.device, tuple) and len(home.settings.device) > 1
     try:
-        total = shutil.disk_usage("/dev/shm").total  # noqa: S108 - it is what is asked about
+        total = shutil.disk_usage(SHARED).total
     except OSError:
         total = 0
-    text = f"/dev/shm has {total / GIB:.2f} GiB"
+    text = f"{total / GIB:.2f} GiB in {SHARED}"
     if total >= ENOUGH_SHARED or not several:
         return ok("shared memory", text + ("" if total >= ENOUGH_SHARED else ", enough for one device"))
     return failed("shared memory", text, "Start the container with --shm-size=2g, or use one GPU")

@@ -17,23 +17,30 @@ from phcc_client.imaging.case import Reading, Rejection, Remark
 from phcc_client.imaging.dataset import Entry, Progress, prepare_all
 from phcc_client.imaging.readers import read_cases
 from phcc_client.preparations import preparation_folder
-from phcc_client.site import Site, Split, write_site
+from phcc_client.site import SITE_FILE, Site, Split, write_site
 from phcc_client.splits import Splits, external_centres, patient_labels, split_patients
 from phcc_model.config import DataSettings, StudyConfig
-from phcc_model.errors import ConfigError, DatasetError
+from phcc_model.errors import ConfigError, DatasetError, SplitError
 
 _GIVEN = {"train": "train", "validation": "test", "test": "test"}
 """A data set's own validation part is held out whole; what chooses a round is taken from its training part."""
 
 
-def prepare_site(home: Home, study: StudyConfig, progress: Progress | None = None) -> Site:
+def prepare_site(
+    home: Home, study: StudyConfig, progress: Progress | None = None, *, again: bool = False
+) -> Site:
     """Make this hospital's images ready for a study; what is ready already is used again.
+
+    A patient who was tested on must not be trained on later. So where this hospital was prepared before, a
+    patient stays where it stands: data that grew, or a study with another seed, are refused if they would move
+    one.
 
     Args:
         home: the hospital's folder; crops go into ``site/cache``, the list into ``site/prepared-<digest>``.
         study: which phases, crops and split are asked for. Where it calls this hospital external, all of its
             patients are for the test.
         progress: called with (done, total) cases.
+        again: move patients all the same; for when no study has begun on the split that is there.
 
     Returns:
         The hospital's cases, prepared.
@@ -41,6 +48,7 @@ def prepare_site(home: Home, study: StudyConfig, progress: Progress | None = Non
     Raises:
         ConfigError: nobody said where the images are.
         DataError: they cannot be used, or hold none of this hospital's.
+        SplitError: a patient would move to another part of the split, or change its label.
         StorageError: the disk is full or not writable.
     """
     path = data_path(home)
@@ -52,13 +60,15 @@ def prepare_site(home: Home, study: StudyConfig, progress: Progress | None = Non
     preparation = prepare_all(reading, study.data, cache, jobs=jobs, progress=progress)
     name = home.settings.hospital
     assignment = {entry.patient: name for entry in preparation.entries}
-    splits = split_entries(preparation.entries, assignment, study)
+    split_of = split_entries(preparation.entries, assignment, study).site(name)
+    if not again:
+        _nobody_may_move(preparation_folder(home.site, study.data), preparation.entries, split_of)
     return write_prepared(
         home.site,
         name,
         study.data,
         preparation.entries,
-        splits.site(name),
+        split_of,
         cache,
         preparation.rejections,
         reading.remarks,
@@ -145,6 +155,24 @@ def write_prepared(
         rejections=rejections,
         remarks=remarks,
     )
+
+
+def _nobody_may_move(folder: Path, entries: Sequence[Entry], split_of: Mapping[str, Split]) -> None:
+    """Check a new list of a site's cases against the one that is there, if there is one."""
+    if not (folder / SITE_FILE).exists():
+        return
+    label_of = {entry.case: entry.label for entry in entries}
+    for case in Site.open(folder).record.cases:
+        split = split_of.get(case.patient, case.split)
+        label = label_of.get(case.case, case.label)
+        if split != case.split or {case.label, label} == {0, 1}:
+            what = f"from {case.split} to {split}" if split != case.split else "to the other label"
+            raise SplitError(
+                f"patient {case.patient} would move {what}",
+                where=str(folder),
+                remedy="Keep the data as they were; use a folder of its own (--home) for a study with another "
+                "split; or prepare --again if no study has begun on this one",
+            )
 
 
 def _of_centre(reading: Reading, centre: str, path: Path) -> Reading:

@@ -67,6 +67,7 @@ def leaves(study: StudyConfig, weights: Mapping[str, int]) -> Iterator[tuple[str
         "histograms",
         f"validation and test: how many positive and negative cases score in each of {BINS} bins of 0..1",
     )
+    yield "besides", "this hospital's name, the package's version, seconds of work, steps done so far"
     yield "errors", "one word of " + ", ".join(sorted(keys.FAILURE_CODES)) + ", and a fixed line"
     yield (
         "never",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from phcc_client.preparations import open_prepared
 from phcc_client.preparing import prepare_site
 from phcc_client.site import Site
 from phcc_model.config import StudyConfig
-from phcc_model.errors import ConfigError, DatasetError
+from phcc_model.errors import ConfigError, DatasetError, SplitError
 from phcc_simulation.workspace import Preparer, Workspace
 
 CENTRES = ("Alma", "Berg", "Ende")
@@ -110,3 +111,28 @@ def test_data_that_are_not_there_say_how_to_name_them(
 ) -> None:
     with pytest.raises(ConfigError, match=f"{words}.*phcc-client set data=FOLDER"):
         prepare_site(hospital(tmp_path / "home", "H1", data=data), study_of(export))
+
+
+@pytest.mark.parametrize("change", ["seed", "labels", "more"])
+def test_no_patient_moves_once_it_has_its_place(export: Path, tmp_path: Path, change: str) -> None:
+    data = own_export(export, "Alma", tmp_path / "data")
+    home = hospital(tmp_path / "home", "Alma", data=str(data))
+    before = prepare_site(home, study_of(export))
+    study = study_of(export, seed=5) if change == "seed" else study_of(export)
+    if change == "labels":
+        alter(data, lambda row: {**row, "proliferative": str(1 - int(row["proliferative"]))})
+    if change == "more":
+        alter(data, lambda row: None if row["patient"] in ("Alma1", "Alma3", "Alma5", "Alma7") else row)
+    with pytest.raises(SplitError, match=r"patient Alma\d would move .*--again"):
+        prepare_site(home, study)
+    assert places(open_prepared(home.site, study.data)) == places(before)
+    assert places(prepare_site(home, study, again=True)) != places(before)
+
+
+def alter(data: Path, change: Callable[[dict[str, str]], dict[str, str] | None]) -> None:
+    with (data / "cases.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [new for row in csv.DictReader(stream) if (new := change(row)) is not None]
+    with (data / "cases.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
