@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from pathlib import Path
 from phcc_client.session import Runtime, Session
 from phcc_model.arms import ArmPlan, plan_arms
 from phcc_model.config import StudyConfig
-from phcc_model.contract import keys
 from phcc_server.coordinator import ArmResult, Coordinator
 from phcc_server.journal import Journal
-from phcc_server.ledger import Ledger, RoundRecord
+from phcc_server.ledger import Ledger
+from phcc_server.progress import planned, pretrained_file, tell_round
 from phcc_server.report.summary import ScoredCase
 from phcc_server.sites import Sites
 from phcc_server.store import RunStore
@@ -25,7 +24,6 @@ from phcc_simulation.workspace import POOLED, Preparer, Workspace
 
 LEDGER = "ledger.jsonl"
 CHECKPOINTS = "checkpoints"
-PRETRAINED = "pretrained"
 
 Federated = Callable[[Workspace], Sites]
 
@@ -61,7 +59,7 @@ class StudyRun:
         preparer = Preparer(self.out, self.jobs, _silent)
         workspace = preparer.prepare(self.study)
         plans = plan_arms(self.study.evaluation.arms, self.study, workspace.centres)
-        self.journal.write("plan", arms=[_planned(plan) for plan in plans])
+        self.journal.write("plan", arms=[planned(plan) for plan in plans])
         ledger = Ledger(self.out / LEDGER)
         for note in (*ledger.notes, *workspace.splits.warnings):
             self.journal.write("note", text=note)
@@ -93,44 +91,12 @@ class StudyRun:
             sites,
             RunStore(self.out / CHECKPOINTS, plan.study.digest),
             ledger,
-            pretrained_file(self.out, plan),
-            self._tell,
+            pretrained_file(self.out / CHECKPOINTS, plan),
+            lambda record: tell_round(self.journal, record),
             self.study,
         )
         return coordinator.run(names)
 
-    def _tell(self, record: RoundRecord) -> None:
-        losses = [site.metrics["loss"] for site in record.sites.values() if "loss" in site.metrics]
-        self.journal.write(
-            "round",
-            arm=record.arm,
-            stage=record.stage,
-            round=record.round,
-            status=record.status.value,
-            seconds=round(record.seconds, 3),
-            loss=sum(losses) / len(losses) if losses else None,
-            validation_loss=record.validation.loss if record.validation else None,
-            auc=record.validation.auc if record.validation else None,
-            sites=sum(site.status == "accepted" for site in record.sites.values()),
-            of=len(record.sites),
-            left_out=[f"{n}: {s.reason}" for n, s in record.sites.items() if s.status != "accepted"],
-        )
-
-
-def pretrained_file(out: Path, plan: ArmPlan) -> Path:
-    """Where the end of an arm's pre-training is kept; arms with the same pre-training share it."""
-    key = plan.pretrain_key or re.sub(r"\W+", "-", plan.name)
-    return out / CHECKPOINTS / PRETRAINED / f"{key[:32]}.safetensors"
-
 
 def _silent(_what: str, _done: int, _total: int) -> None:
     """The files were prepared before, with progress: this time they are only found."""
-
-
-def _planned(plan: ArmPlan) -> dict[str, object]:
-    trained = plan.kind != "afp"
-    return {
-        "arm": plan.name,
-        keys.PRETRAIN: plan.study.pretrain.rounds if trained else 0,
-        keys.FINETUNE: plan.study.finetune.rounds if trained else 0,
-    }
