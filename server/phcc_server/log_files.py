@@ -17,6 +17,7 @@ ACCESS = "access"
 """The front door's list of requests; all other logs have their program's name."""
 LONGEST_TAIL = 4 * 2**20
 POLL_S = 0.5
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def names(instance: Instance) -> tuple[str, ...]:
@@ -74,4 +75,5 @@ def _path(instance: Instance, name: str) -> Path:
 
 def _printable(line: str) -> str:
     """Without what would move a terminal's cursor: some of a log's words come from outside."""
-    return "".join(c if c.isprintable() or c == "\t" else "?" for c in line.rstrip("\r\n"))
+    plain = _COLOUR.sub("", line.rstrip("\r\n"))
+    return "".join(c if c.isprintable() or c == "\t" else "?" for c in plain)

@@ -12,7 +12,7 @@ from phcc_server.instance import Instance
 
 
 def test_the_end_of_a_log_is_shown_printable(instance: Instance) -> None:
-    (instance.logs / "superlink.log").write_bytes(b"one\ntwo \x1b[2J\nthree \xff\n")
+    (instance.logs / "superlink.log").write_bytes(b"one\n\x1b[92mtwo\x1b[0m \x1b[2J\nthree \xff\n")
     (instance.front / "access.log").write_text("")
     assert log_files.names(instance) == ("superlink", "access")
     assert log_files.tail(instance, "superlink", 2) == ["two ?[2J", "three \ufffd"]
