@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import deque
 from collections.abc import Iterable
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from phcc_client.error_log import ERROR_LOG
 from phcc_client.home import Home
 from phcc_client.outbox import Outbox, Sent
-from phcc_client.policy import SHOWN, Choice, KnownStudy, Policy
-from phcc_client.wording import asked_for, differences, leaves, megabytes, privacy, told
+from phcc_client.policy import SHOWN, Choice, KnownStudy, Policy, arms_of
+from phcc_client.wording import asked_for, compared, differences, leaves, megabytes, privacy, told
 from phcc_model.command_line import plain
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
@@ -129,28 +131,22 @@ def decide(home: Home, words: Iterable[str], choice: Choice, note: str, *, every
 
 def prepare(home: Home, word: str, *, again: bool) -> None:
     """Make this hospital's images ready for a study, and say what came of it."""
-    from rich.progress import Progress
-
     from phcc_client.preparations import preparation_folder
     from phcc_client.preparing import prepare_site
 
-    done: set[Path] = set()
+    ready: set[Path] = set()
     for known in _found(home, word):
         if known.study is None:
             raise _only_a_card(known)
-        folder = preparation_folder(home.site, known.study.data)
-        if folder in done:  # a variant that differs in nothing that is prepared
-            continue
-        done.add(folder)
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("preparing cases", total=None)
-            site = prepare_site(
-                home,
-                known.study,
-                lambda done, total: bar.update(task, completed=done, total=total),  # noqa: B023 - used at once
-                again=again,
-            )
-        _tell_prepared(home, known, site)
+        for arm, study in arms_of(known.study).items():
+            folder = preparation_folder(home.site, study.data)
+            if folder in ready:  # most arms differ in nothing that is prepared
+                continue
+            ready.add(folder)
+            with Progress(console=console, transient=True) as bar:
+                task = bar.add_task(f"preparing cases for {plain(arm)}", total=None)
+                site = prepare_site(home, study, functools.partial(_advance, bar, task), again=again)
+            _tell_prepared(home, known, site)
 
 
 def outbox(home: Home, study: str | None, last: int, *, as_json: bool) -> bool:
@@ -276,20 +272,30 @@ def _show_one(home: Home, known: KnownStudy, first: KnownStudy) -> None:
     if first.study is not None and known != first:
         found = differences(known.study, first.study)
         _pairs(f"Differs from {first.digest[:SHOWN]} in", [("", plain(line)) for line in found])
+    arms = arms_of(known.study)
     _pairs("Asked for", asked_for(known.study))
-    _pairs("Leaves this hospital", leaves(known.study, _weights(known.study)))
+    _pairs("Compares these arms", compared(known.study, arms))
+    _pairs("Leaves this hospital", leaves(known.study, _weights(arms.values())))
     _pairs("Protection", privacy(known.study, home.settings))
 
 
-def _weights(study: StudyConfig) -> dict[str, int]:
-    """Shared weights by stage, counted on the models themselves."""
+def _weights(arms: Iterable[StudyConfig]) -> dict[str, int]:
+    """Shared weights by stage, counted on the models themselves; of several arms the most."""
     from phcc_model.build import build_autoencoder, build_classifier, state_of
     from phcc_model.contract.manifest import Manifest
 
-    weights = {keys.FINETUNE: Manifest.of(state_of(build_classifier(study))).size}
-    if study.pretrain.rounds:
-        weights = {keys.PRETRAIN: Manifest.of(state_of(build_autoencoder(study))).size, **weights}
-    return weights
+    most = {keys.PRETRAIN: 0, keys.FINETUNE: 0}
+    models = {
+        (study.model.model_dump_json(), study.data.phases, bool(study.pretrain.rounds)): study
+        for study in arms
+    }
+    for study in models.values():
+        model = Manifest.of(state_of(build_classifier(study))).size
+        most[keys.FINETUNE] = max(most[keys.FINETUNE], model)
+        if study.pretrain.rounds:
+            model = Manifest.of(state_of(build_autoencoder(study))).size
+            most[keys.PRETRAIN] = max(most[keys.PRETRAIN], model)
+    return {stage: number for stage, number in most.items() if number}
 
 
 def _pairs(title: str, pairs: Iterable[tuple[str, str]]) -> None:
@@ -301,6 +307,10 @@ def _pairs(title: str, pairs: Iterable[tuple[str, str]]) -> None:
     if title:
         console.print(f"[bold]{title}[/]")
     console.print(table)
+
+
+def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
 
 
 def _tell_prepared(home: Home, known: KnownStudy, site: Site) -> None:

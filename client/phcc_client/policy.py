@@ -1,7 +1,7 @@
 """What this hospital agreed to: which studies came in, and who decided what about each.
 
-A decision covers one digest, and so every setting of the study: a study that was altered, or a further variant
-of it, has another digest and is asked about again. Nothing runs that has not been approved here.
+A decision covers one digest, and so every setting of the study and every arm that it names: a study that was
+altered has another digest and is asked about again. Nothing runs that has not been approved here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from phcc_model.arms import arm_study
 from phcc_model.chain import Chain, read_held_records
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
@@ -163,15 +164,17 @@ class Policy:
                 f"{_WHAT} holds a line that is none", where=str(self.decisions_file), remedy=_REMEDY
             ) from error
 
-    def check(self, study_text: str, digest: str) -> StudyConfig:
+    def check(self, study_text: str, digest: str, arm: str | None = None) -> StudyConfig:
         """The study, if exactly this one is approved here.
 
         Args:
             study_text: the study, as text; its digest is worked out anew.
             digest: which it is said to be.
+            arm: which of its arms is ordered; None where the order is for none. An approval covers the arms
+                that the study names, and no other.
 
         Raises:
-            PolicyError: it is not the study that it is said to be, or is not approved.
+            PolicyError: it is not the study that it is said to be, is not approved, or names no such arm.
             PhccError: as `see` and `decision`.
         """
         study = self.see(study_text, digest)
@@ -182,6 +185,12 @@ class Policy:
                 _SAY[standing],
                 where=f"study {study.name} ({short})",
                 remedy=f"Read phcc-client show {short}, then phcc-client approve {short} or refuse {short}",
+            )
+        if arm is not None and not covers(study, arm):
+            raise PolicyError(
+                "the order is for an arm that the approved study does not name",
+                where=f"study {study.name}, arm {' '.join(arm.split())[:80]}",
+                remedy="Ask the coordinator for a study that names it, which is then asked about",
             )
         return study
 
@@ -276,6 +285,28 @@ class Policy:
         if card is None or card.digest != path.stem:
             raise StorageError("is no study's card", where=str(path), remedy="Remove the file") from None
         return card
+
+
+def arms_of(study: StudyConfig) -> dict[str, StudyConfig]:
+    """What a hospital runs in each arm that a study names, ``phase:*`` written out.
+
+    ``local:*``, one arm per hospital, stays as it is: it trains as ``full`` does, and nothing else is prepared.
+
+    Raises:
+        ConfigError: the study names an arm that there is not.
+    """
+    names = dict.fromkeys(
+        name
+        for arm in study.evaluation.arms
+        for name in ([f"phase:{phase}" for phase in study.data.phases] if arm == "phase:*" else [arm])
+    )
+    return {name: arm_study(study, name) for name in names}
+
+
+def covers(study: StudyConfig, arm: str) -> bool:
+    """Whether a study names an arm, by itself or as one of ``phase:*`` or ``local:*``."""
+    what, _, which = arm.partition(":")
+    return arm in study.evaluation.arms or (bool(which) and f"{what}:*" in study.evaluation.arms)
 
 
 @functools.lru_cache(maxsize=64)

@@ -46,18 +46,33 @@ def asked_for(study: StudyConfig) -> Iterator[tuple[str, str]]:
     yield "work", f"{study.pretrain.rounds} rounds of pre-training, {study.finetune.rounds} of fine-tuning"
 
 
+def compared(study: StudyConfig, arms: Mapping[str, StudyConfig]) -> Iterator[tuple[str, str]]:
+    """What each arm of a study changes; an approval covers all of them.
+
+    Args:
+        study: the study.
+        arms: what is run in each, by name.
+    """
+    plainly = study.model_copy(update={"evaluation": next(iter(arms.values()), study).evaluation})
+    for name, arm in arms.items():
+        if name == "afp":
+            yield name, "alpha-fetoprotein alone: no image, no training"
+        else:
+            yield name, "; ".join(differences(arm, plainly)) or "the study as it is"
+
+
 def leaves(study: StudyConfig, weights: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     """What a study takes out of a hospital, by the contract; all else is refused by the guard.
 
     Args:
         study: the study.
-        weights: number of the model's shared weights by stage.
+        weights: number of the model's shared weights by stage, in the largest arm.
     """
     size = _BYTES[study.federation.encoding]
     for stage, number in weights.items():
         yield (
             f"{stage}: weights",
-            f"after each round, how each of {number:,} weights of the model changed "
+            f"after each round, how each of at most {number:,} weights of the model changed "
             f"({study.federation.encoding}, {megabytes(number * size)})",
         )
     yield "counts", "patients and cases per split; positive and negative patients per split; training steps"

@@ -201,3 +201,23 @@ def test_the_command_line_starts_without_torch_and_flower() -> None:
         "phcc_client.joining, phcc_client.home; sys.exit(bool({'torch', 'flwr', 'SimpleITK'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_arm_of_a_study_is_shown_and_prepared(client: Client, tmp_path: Path) -> None:
+    study = tiny_study(
+        name="arms",
+        data={"source": "nifti-csv"},
+        evaluation={"arms": ["full", "no-pretraining", "phase:*", "afp"]},
+    )
+    file = tmp_path / "arms.yaml"
+    file.write_text(dump_study(study), encoding="utf-8")
+    said = client("show", str(file))
+    for words in (
+        "no-pretraining pretrain.rounds: 0 in place of 2",
+        "full the study as it is",
+        "phase:arterial",
+    ):
+        assert words in said
+    client("set", f"data={write_data(tmp_path / 'data', {'H1': 12})}", "threads=1")
+    assert client("prepare", "arms").count("16 of 16 cases are ready") == 3
+    assert len(list(client.home.site.glob("prepared-*/site.json"))) == 3

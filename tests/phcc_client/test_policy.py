@@ -8,7 +8,7 @@ from builders import tiny_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_client.policy import MOST_STUDIES, Policy
+from phcc_client.policy import MOST_STUDIES, Policy, arms_of
 from phcc_model.contract.enrolment import StudyCard
 from phcc_model.errors import ConfigError, PolicyError, StorageError
 from phcc_model.study_file import dump_study
@@ -175,3 +175,25 @@ def test_endless_variants_do_not_fill_the_disk(policy: Policy) -> None:
         (policy.studies_folder / f"{number}.yaml").touch()
     with pytest.raises(PolicyError, match="studies came in already"):
         policy.check(TEXTS[FIRST], FIRST)
+
+
+ARMS = {"full": True, "phase:arterial": True, "local:H9": True, "joint": False, "afp": False, "phase:*": True}
+
+
+@pytest.mark.parametrize(("arm", "named"), [*ARMS.items(), ("", False), ("phase:", False), ("../x", False)])
+def test_an_approval_covers_the_arms_that_the_study_names(policy: Policy, arm: str, named: bool) -> None:
+    study = tiny_study(evaluation={"arms": ["full", "phase:*", "local:*"]})
+    policy.decide(study.digest, "approved")
+    if named:
+        policy.check(dump_study(study), study.digest, arm)
+    else:
+        with pytest.raises(PolicyError, match="an arm that the approved study does not name"):
+            policy.check(dump_study(study), study.digest, arm)
+
+
+def test_the_arms_of_a_study_are_what_is_run(policy: Policy) -> None:
+    study = tiny_study(evaluation={"arms": ["full", "no-pretraining", "phase:*"]})
+    arms = arms_of(study)
+    assert list(arms) == ["full", "no-pretraining", "phase:pre-contrast", "phase:arterial"]
+    assert arms["no-pretraining"].pretrain.rounds == 0
+    assert arms["phase:arterial"].data.phases == ("arterial",)
