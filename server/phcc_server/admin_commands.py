@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.table import Table
 
 from phcc_model.contract.enrolment import StudyCard, write_file
-from phcc_model.errors import PhccError, StorageError
+from phcc_model.errors import ConfigError, PhccError, StorageError
 from phcc_model.shipped import find_study
 from phcc_model.storage import write_atomically
 from phcc_model.study_file import load_study, read_text
@@ -52,7 +53,6 @@ def invite(folder: Path, hospital: str, studies: Sequence[str], purpose: str) ->
     """
     instance = Instance.open(folder)
     cards = [_card(study, purpose) for study in studies]
-    certificates.expiry(instance.tls)  # both can be read, or it is said here which cannot
     ca_pem = read_text(instance.ca_pem)
     settings = instance.settings
     kit = Register(instance.records).invite(
@@ -71,7 +71,7 @@ def invite(folder: Path, hospital: str, studies: Sequence[str], purpose: str) ->
         f"next: send the kit to {kit.hospital} by a way that you trust; there: phcc-client init KIT. "
         "It gives an admission file back: phcc-server admit FILE"
     )
-    _warn_of_expiry(instance)
+    _warn(instance)
 
 
 def admit(folder: Path, file: Path) -> None:
@@ -160,7 +160,7 @@ def renew_certificate(folder: Path) -> None:
     console.print(f"new certificate until {renewed.ends:%Y-%m-%d} for {', '.join(instance.settings.hosts)}")
     if read_status(instance.folder) is not None and front_door.reload(instance):
         console.print("the front door shows it from now on; the SuperLink behind it from its next start")
-    _warn_of_expiry(instance)
+    _warn(instance)
 
 
 def make_backup(folder: Path, file: Path) -> None:
@@ -232,10 +232,12 @@ def _say_changed(hospital: str, found: Sequence[str], state: str) -> None:
 
 def _card(study_name: str, purpose: str) -> StudyCard:
     study = load_study(find_study(study_name))
-    return StudyCard(name=study.name, digest=study.digest, purpose=purpose)
+    try:
+        return StudyCard(name=study.name, digest=study.digest, purpose=purpose)
+    except ValidationError as error:
+        raise ConfigError("is too long for a kit", where="--purpose", remedy="Use 4000 characters") from error
 
 
-def _warn_of_expiry(instance: Instance) -> None:
-    for expiry in certificates.expiry(instance.tls):
-        if expiry.warning:
-            console.print(f"warning: {expiry.warning}")
+def _warn(instance: Instance) -> None:
+    for line in certificates.warnings(instance.tls, instance.settings.hosts):
+        console.print(f"warning: {line}")

@@ -136,6 +136,27 @@ def expiry(folder: Path) -> tuple[Expiry, Expiry]:
     )
 
 
+def warnings(folder: Path, hosts: Sequence[str]) -> tuple[str, ...]:
+    """What is to be done about the certificates, a line each: one ends soon, or a host is not in it.
+
+    Args:
+        folder: where they lie.
+        hosts: what the settings say now; they may have been edited since the certificate was made.
+
+    Raises:
+        StorageError: one of them is missing or damaged.
+    """
+    said = [each.warning for each in expiry(folder) if each.warning]
+    server = read_certificate(folder / SERVER_CERTIFICATE)
+    covered = set(server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    said += [
+        f"the server's certificate is not for {host}: phcc-server renew-certificate"
+        for host in hosts
+        if _general_name(host) not in covered
+    ]
+    return tuple(said)
+
+
 def certificate_fingerprint(path: Path) -> str:
     """SHA-256 of a certificate as openssl shows it, to be read out over the telephone.
 

@@ -65,6 +65,13 @@ def test_what_ends_soon_is_said_with_its_remedy(tls: Path) -> None:
     )
 
 
+def test_a_name_that_was_added_to_the_settings_since_is_missed(tls: Path) -> None:
+    assert certificates.warnings(tls, ["phcc.example.org", "10.0.0.1"]) == ()
+    assert certificates.warnings(tls, ["phcc.example.org", "new.example.org"]) == (
+        "the server's certificate is not for new.example.org: phcc-server renew-certificate",
+    )
+
+
 def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
     certificates.make_authority(tmp_path, "c", 10)
     certificates.renew(tmp_path, ["h"], 397)

@@ -143,6 +143,7 @@ def test_a_revocation_that_a_running_server_did_not_take_is_an_error(
     [
         (["invite", "../x"], 1, "is no name for a hospital"),
         (["invite", "H1", "--study", "nothing.yaml"], 1, "nothing.yaml: there is no such file"),
+        (["invite", "H1", "--study", "demo", "--purpose", "x" * 5000], 1, "--purpose: is too long for a kit"),
         (["admit", "nothing.yaml"], 1, "nothing.yaml: there is no such file"),
         (["admit", "."], 1, "cannot be read"),
         (["revoke", "H9"], 1, "H9: is not in the register"),

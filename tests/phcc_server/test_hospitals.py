@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -172,6 +173,21 @@ def test_a_revoked_invitation_admits_nobody(register: Register) -> None:
 def test_a_key_belongs_to_one_hospital(register: Register) -> None:
     register.admit(admission(invite(register)), "a.yaml")
     refused(register, admission(invite(register, "H2")), "holds the key of H1")
+
+
+def test_one_invitation_admits_one_of_many_that_come_at_once(tmp_path: Path, register: Register) -> None:
+    kit = invite(register)
+    files = [admission(kit, key) for key in range(4)]
+
+    def admit(text: str) -> str:
+        try:
+            return Register(tmp_path / "records.db", Clock()).admit(text, "a.yaml").kind
+        except ContractError:
+            return "refused"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(admit, files)) == ["first", "refused", "refused", "refused"]
+    assert len(register.admitted_keys()) == 1
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "a/b", "x" * 64, "-x", "H1\n", "ä"])
