@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +155,9 @@ def outbox(home: Home, study: str | None, last: int, *, as_json: bool) -> bool:
     faults = box.verify()
     for fault in faults:
         console.print(f"[bold red]the record does not hold:[/] {plain(fault)}")
-    sent = [one for one in box.read() if study is None or _is_of(one, study)]
+    names = {known.digest: known.name for known in Policy(home.folder).studies()}
+    sent = [_with_name(one, names) for one in box.read()]
+    sent = [one for one in sent if study is None or _is_of(one, study)]
     if as_json:
         for one in sent[-last:] if last else sent:
             print(json.dumps(one.model_dump(mode="json"), sort_keys=True))
@@ -349,6 +351,11 @@ def _only_a_card(known: KnownStudy) -> PolicyError:
         where=f"study {known.name}",
         remedy="Ask the coordinator for its file and name that, or wait for the first order",
     )
+
+
+def _with_name(sent: Sent, names: Mapping[str, str]) -> Sent:
+    """A message that only says its study's digest, with the name by which the study is known here."""
+    return sent if sent.study else sent.model_copy(update={"study": names.get(sent.study_digest or "", "")})
 
 
 def _is_of(sent: Sent, word: str) -> bool:
