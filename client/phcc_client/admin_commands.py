@@ -46,11 +46,12 @@ def init(kit: Path, folder: Path, out: Path | None, *, replace: bool) -> None:
     console.print(f"{home.settings.hospital} is set up in {plain(str(home.folder))}")
     console.print(f"  admission file   {plain(str(joined.admission))}")
     console.print(f"  key fingerprint  [bold]{joined.fingerprint}[/]")
+    console.print(f"  authority        {joined.authority}")
     console.print("Next:")
     for number, step in enumerate(
         (
             "send the admission file to the coordinator; it holds no secret",
-            "read them the fingerprint by telephone when they call: only then do they know that the key is yours",
+            "compare both by telephone: your key is then known to be yours, and their authority to be theirs",
             f"phcc-client set data=FOLDER{where}",
             f"phcc-client doctor{where}",
             f"phcc-client studies{where}, then show, approve and prepare the one that you take part in",

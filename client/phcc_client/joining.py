@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from phcc_client.home import KIT_FILE, SETTINGS_FILE, ClientSettings, Home, must_be_private
@@ -48,6 +48,12 @@ class Joined:
     home: Home
     admission: Path
     fingerprint: str
+
+    @property
+    def authority(self) -> str:
+        """SHA-256 of the certificate that the kit brought, as ``phcc-server invite`` shows it."""
+        certificate = x509.load_pem_x509_certificate(self.home.ca.read_bytes())
+        return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 def join(kit_file: Path, folder: Path, out: Path | None = None, *, replace: bool = False) -> Joined:

@@ -83,6 +83,12 @@ def port(home: Home, timeout_s: float) -> Check:
     try:
         with _connected(home, timeout_s):
             return ok("port", f"{server_name} takes connections")
+    except ConnectionRefusedError:
+        return failed(
+            "port",
+            f"{server_name} refuses the connection",
+            "Ask the coordinator whether the server is up; if it is, a firewall on the way refuses in its place",
+        )
     except OSError as error:
         return failed(
             "port",

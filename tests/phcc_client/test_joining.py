@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import secrets
 import shutil
 import stat
@@ -66,6 +68,11 @@ def kit(**changes: object) -> Kit:
     return Kit.model_validate(plain | changes)
 
 
+def sha256_of(pem: str) -> str:
+    body = "".join(line for line in pem.splitlines() if not line.startswith("-"))
+    return hashlib.sha256(base64.b64decode(body)).hexdigest()
+
+
 def written(folder: Path, given: Kit) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "kit-H1.yaml"
@@ -91,6 +98,7 @@ def test_a_kit_becomes_a_home_and_an_admission_that_holds(tmp_path: Path) -> Non
     assert [study.name for study in Policy(home.folder).studies()] == ["liver"]
     for path in (home.private_key, home.kit):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert joined.authority.replace(":", "").lower() == sha256_of(CA)
     assert "PRIVATE" not in joined.admission.read_text()
     assert given.secret not in joined.admission.read_text()
 
