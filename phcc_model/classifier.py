@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         self.pooling = head.pooling
         self.kinds = ("absolute",) if self.joint else head.features
         self.encoder = Encoder(settings, len(phases) if self.joint else 1)
-        features = self.encoder.dim * (2 if head.pooling == "gap+lesion" else 1)
+        features = self.encoder.dim * len(head.pooling.split("+"))
         tokens = 1 if self.joint else len(phases)
         self.norm = CaseNorm(tokens, features) if head.feature_norm == "batch" else PlainNorm(features)
         self.fusion = Fusion(head, tokens, features * len(self.kinds))

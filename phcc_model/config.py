@@ -118,7 +118,9 @@ class DataSettings(Section):
 class ClassifierSettings(Section):
     """From one map per phase to one score (METHOD: stage 2 [R])."""
 
-    pooling: Literal["gap", "lesion", "gap+lesion"] = "gap"
+    pooling: Literal["gap", "lesion", "gap+lesion", "gap+lesion+spread"] = Field(
+        "gap", description="means over the crop and over the lesion, and the spread within the lesion"
+    )
     feature_norm: Literal["batch", "layer"] = Field(
         "batch",
         description="batch: what all cases share is taken off a pooled feature; layer: METHOD's plain form",

@@ -19,31 +19,38 @@ RELATIVE_BOUND = 3.0
 """[R] A relative change is squeezed into +-3 by ``3 tanh(r / 3)``: nearly itself up to a doubling, and a
 feature that starts near zero cannot drown all others."""
 
-Pooling = Literal["gap", "lesion", "gap+lesion"]
+Pooling = Literal["gap", "lesion", "gap+lesion", "gap+lesion+spread"]
 Kind = Literal["absolute", "difference", "relative"]
 
 
 def pool(map_ncdhw: Tensor, lesion_ndhw: Tensor, pooling: Pooling) -> Tensor:
-    """One vector per map.
+    """One vector per map: the parts that `pooling` names, side by side.
 
     Args:
         map_ncdhw: the encoder's last map.
         lesion_ndhw: 1 inside the lesion, on the input's grid or on any other.
         pooling: ``gap`` mean over all cells; ``lesion`` mean weighted by the share of each cell that is
-            lesion, the mean over all cells where no cell has any; ``gap+lesion`` both, side by side.
+            lesion, over all cells alike where no cell has any; ``spread`` standard deviation about that mean
+            with the same weights: how far the lesion is the same throughout, which no mean tells.
 
     Returns:
-        [n, C], or [n, 2C] for ``gap+lesion``.
+        [n, C * parts]
     """
-    mean_nc = map_ncdhw.mean(dim=(2, 3, 4))
+    map_nck = map_ncdhw.flatten(2)
+    mean_nc = map_nck.mean(dim=2)
     if pooling == "gap":
         return mean_nc
     grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
     share_nk = F.adaptive_avg_pool3d(lesion_ndhw.to(map_ncdhw.dtype)[:, None], grid).flatten(1)
     total_n1 = share_nk.sum(dim=1, keepdim=True)
-    inside_nc = torch.einsum("nck,nk->nc", map_ncdhw.flatten(2), share_nk / total_n1.clamp_min(EPSILON))
-    inside_nc = torch.where(total_n1 > 0, inside_nc, mean_nc)
-    return inside_nc if pooling == "lesion" else torch.cat([mean_nc, inside_nc], dim=1)
+    weight_nk = torch.where(total_n1 > 0, share_nk / total_n1.clamp_min(EPSILON), 1.0 / share_nk.shape[1])
+    inside_nc = torch.einsum("nck,nk->nc", map_nck, weight_nk)
+    parts = {"gap": mean_nc, "lesion": inside_nc}
+    if "spread" in pooling:
+        square_nck = (map_nck - inside_nc[:, :, None]).square()
+        # The root's slope is infinite at zero, where a lesion lies within one cell.
+        parts["spread"] = (torch.einsum("nck,nk->nc", square_nck, weight_nk) + EPSILON).sqrt()
+    return torch.cat([parts[part] for part in pooling.split("+")], dim=1)
 
 
 class CaseNorm(nn.Module):
