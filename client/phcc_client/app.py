@@ -47,6 +47,9 @@ class Answering(Protocol):
     def poll(self, order: PollOrder) -> wire.Message:
         """The reply to an order that came before, or how far it is."""
 
+    def failed(self, error: Exception) -> wire.Message:
+        """What is said when one of the above raises."""
+
 
 Locate = Callable[[Context], Answering]
 
@@ -85,7 +88,7 @@ def answer(
         log.exception("the order could not be carried out")
         if answering is not None:
             write_down(answering.folder, error)
-        reply = failure_of(error, answering.name if answering is not None else UNKNOWN)
+        reply = answering.failed(error) if answering is not None else failure_of(error, UNKNOWN)
     return Message(content=write_reply(reply), reply_to=message)
 
 

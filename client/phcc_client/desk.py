@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from phcc_client.announcement import card_of
-from phcc_client.guard import may_leave, must_be_announced, must_have_enough, suppressed
+from phcc_client.error_log import write_down
+from phcc_client.guard import failure_of, may_leave, must_be_announced, must_have_enough, suppressed
 from phcc_client.home import Home
 from phcc_client.ordered_study import study_of
 from phcc_client.outbox import Outbox
@@ -33,7 +34,7 @@ from phcc_model.contract.messages import (
     Working,
 )
 from phcc_model.contract.wire import Message, check_package
-from phcc_model.errors import ContractError
+from phcc_model.errors import ContractError, PhccError
 
 POLL_S = 0.1
 NOTICES = "notices.jsonl"
@@ -64,7 +65,7 @@ class Desk:
             PhccError: the data are not prepared for it.
         """
         check_package(order.package, keys.package_version(), where="CardOrder")
-        self._policy.check(order.study, order.study_digest)
+        self._policy.check(order.study, order.study_digest, order.arm)
         return self._sent(self._card(order))
 
     def train(self, order: TrainOrder) -> Reply | Working | Failure:
@@ -93,7 +94,7 @@ class Desk:
         asked = self._spool.order(order.order)
         if asked is None:
             return self._sent(self._spool.working(order.order, self.name))
-        self._policy.check(asked.study, asked.study_digest)
+        self._policy.check(asked.study, asked.study_digest, asked.arm)
         return self._wait(asked, order.order)
 
     def _card(self, order: CardOrder | Order) -> SiteCard:
@@ -104,7 +105,7 @@ class Desk:
     def _hand_on(self, order: Order) -> Reply | Working | Failure:
         check_package(order.package, keys.package_version(), where=type(order).__name__)
         self._must_be_for_us(order.site)
-        self._policy.check(order.study, order.study_digest)
+        self._policy.check(order.study, order.study_digest, order.arm)
         split = order.split if isinstance(order, EvaluateOrder) else keys.TRAIN
         must_be_announced(self._card(order), split, order.stage)
         return self._wait(order, self._spool.offer(order))
@@ -124,6 +125,18 @@ class Desk:
         must_have_enough(message, self.home.settings.minimum_count)
         self._outbox.record(message)
         return message
+
+    def failed(self, error: Exception) -> Failure:
+        """What leaves when something went wrong: a word and a line, written down like all that leaves.
+
+        Where even that cannot be written, they leave all the same: Flower would send the error itself.
+        """
+        failure = failure_of(error, self.name)
+        try:
+            self._outbox.record(failure)
+        except PhccError as unwritten:
+            write_down(self.folder, unwritten)
+        return failure
 
     def _must_be_for_us(self, site: str) -> None:
         if site != self.name:

@@ -130,9 +130,13 @@ class Policy:
         """Take note of the studies that a kit names.
 
         Raises:
+            ConfigError: a study that a card holds is none.
+            PolicyError: it is not the one that the card names.
             StorageError: they cannot be kept.
         """
         for card in cards:
+            if card.text:
+                self.see(card.text, card.digest)
             write_atomically(self.studies_folder / f"{_checked(card.digest)}.card", card.model_dump_json())
 
     def decision(self, digest: str) -> Standing:

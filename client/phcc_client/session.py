@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from phcc_client.announcement import card_of
-from phcc_client.guard import may_leave
+from phcc_client.guard import failure_of, may_leave
 from phcc_client.memory import SiteMemory
 from phcc_client.ordered_study import study_of
 from phcc_client.preparations import open_prepared
@@ -33,6 +33,7 @@ from phcc_model.contract.messages import (
     CardOrder,
     EvaluateOrder,
     EvaluateReply,
+    Failure,
     PollOrder,
     SiteCard,
     TrainOrder,
@@ -191,6 +192,10 @@ class Session:
             steps=0,
             seconds=0.0,
         )
+
+    def failed(self, error: Exception) -> Failure:
+        """What is said when an order cannot be carried out."""
+        return failure_of(error, self.name)
 
     def _pretrain(
         self, model: SWFCMAE, cases: CaseSet, study: StudyConfig, order: TrainOrder

@@ -16,6 +16,7 @@ from phcc_client.error_log import write_down
 from phcc_client.guard import failure_of
 from phcc_client.home import Home
 from phcc_client.policy import Policy
+from phcc_client.readiness import Readiness
 from phcc_client.session import Runtime, Session
 from phcc_client.spool import Order, Reply, Spool
 from phcc_model.contract.messages import TrainOrder
@@ -44,6 +45,7 @@ class Worker:
         self._home = home
         self._spool = Spool(home.spool)
         self._policy = Policy(home.folder)
+        self._readiness = Readiness(home)
         self._current: tuple[str, Order] | None = None
         self._reported = 0.0
         device = home.settings.device
@@ -55,6 +57,7 @@ class Worker:
         log.info("waiting for orders on %s", self._session.runtime.device)
         while True:
             if not self.work():
+                self._readiness.see_to_it()
                 time.sleep(IDLE_S)
 
     def work(self) -> bool:

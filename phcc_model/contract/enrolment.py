@@ -36,11 +36,12 @@ class _File(BaseModel):
 
 
 class StudyCard(_File):
-    """What a kit says of one study, for people; the study itself comes with the first order."""
+    """What a kit says of one study, and the study itself: a hospital can read it, and make ready for it."""
 
     name: str
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     purpose: Annotated[str, Field(max_length=4000)] = ""
+    text: Annotated[str, Field(max_length=200_000)] = ""
 
 
 class Kit(_File):

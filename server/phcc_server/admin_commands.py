@@ -12,7 +12,7 @@ from phcc_model.contract.enrolment import StudyCard, write_file
 from phcc_model.errors import ConfigError, PhccError, StorageError
 from phcc_model.shipped import find_study
 from phcc_model.storage import write_atomically
-from phcc_model.study_file import load_study, read_text
+from phcc_model.study_file import dump_study, load_study, read_text
 from phcc_model.supervision import read_status
 from phcc_server import backup as backups
 from phcc_server import certificates, front_door, log_files
@@ -233,7 +233,7 @@ def _say_changed(hospital: str, found: Sequence[str], state: str) -> None:
 def _card(study_name: str, purpose: str) -> StudyCard:
     study = load_study(find_study(study_name))
     try:
-        return StudyCard(name=study.name, digest=study.digest, purpose=purpose)
+        return StudyCard(name=study.name, digest=study.digest, purpose=purpose, text=dump_study(study))
     except ValidationError as error:
         raise ConfigError("is too long for a kit", where="--purpose", remedy="Use 4000 characters") from error
 

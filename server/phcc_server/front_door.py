@@ -17,6 +17,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +29,7 @@ import psutil
 from phcc_model.errors import ConfigError, StorageError
 from phcc_model.storage import storage_error, write_atomically
 from phcc_model.supervision import Program
-from phcc_server.instance import Instance
+from phcc_server.instance import Instance, split_address
 
 NAME = "front-door"
 CONFIGURATION = "front/nginx.conf"
@@ -37,6 +39,8 @@ LONGEST_LOG = 50 * 2**20
 REMEDY = "Install it: apt-get install nginx-light, or dnf install nginx"
 CHECK_S = 30.0
 PATIENCE_S = 5.0
+TIMEOUT_S = 3.0
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where all addresses are listened on, ask the loopback
 
 _TEMPLATE = """\
 # Written by phcc-server at every start; changes here are lost.
@@ -179,6 +183,20 @@ def program(instance: Instance) -> Program:
     check(instance)
     command = [sys.executable, "-m", "phcc_server.front_door", str(instance.folder)]
     return Program(NAME, command, {"PATH": os.environ.get("PATH", os.defpath)}, longest_pause_s=10.0)
+
+
+def answers(instance: Instance) -> bool:
+    """Whether our own nginx answers where it should listen, and nobody else there."""
+    host, port = split_address(instance.settings.listen)
+    context = ssl.create_default_context(cafile=str(instance.ca_pem))
+    try:
+        with (
+            socket.create_connection((_LOCAL.get(host, host), port), timeout=TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname="localhost"),
+        ):
+            return True
+    except OSError:
+        return False
 
 
 def reload(instance: Instance) -> bool:

@@ -21,7 +21,7 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        kind: ``plan`` | ``round`` | ``note`` | ``done`` | ``failed``.
+        kind: ``plan`` | ``round`` | ``site`` | ``note`` | ``done`` | ``failed``.
         fields: what it is about (arm, stage, round, seconds, text...).
         at: seconds since the epoch.
     """

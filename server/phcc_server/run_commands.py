@@ -16,7 +16,7 @@ from phcc_model.errors import ConfigError, PhccError, RoundError
 from phcc_model.shipped import find_study
 from phcc_model.study_file import load_study
 from phcc_model.supervision import Supervisor, read_status, start_detached, stop_detached
-from phcc_server import service
+from phcc_server import front_door, service
 from phcc_server.certificates import expiry
 from phcc_server.health import is_serving
 from phcc_server.hospitals import Register
@@ -213,7 +213,7 @@ def _is_well(instance: Instance) -> bool:
     if running is None or any(program.pid is None for program in running.programs):
         return False
     ports = (instance.settings.superlink_health_port, instance.settings.superexec_health_port)
-    return all(is_serving(port) for port in ports)
+    return all(is_serving(port) for port in ports) and front_door.answers(instance)
 
 
 def _health(instance: Instance, name: str) -> str:
@@ -221,6 +221,10 @@ def _health(instance: Instance, name: str) -> str:
         "superlink": instance.settings.superlink_health_port,
         "superexec": instance.settings.superexec_health_port,
     }.get(name)
+    if name == "front-door":
+        return (
+            "well" if front_door.answers(instance) else "does not answer, or somebody else does on its port"
+        )
     if port is None:
         return "runs"
     return "well" if is_serving(port) else "does not answer"

@@ -43,6 +43,7 @@ class Screen:
         self._pace = Pace({})
         self._rounds: dict[str, dict[str, int]] = {}
         self._left: dict[tuple[str, str], int] = {}
+        self._sites: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> Screen:
         self._bar.start()
@@ -77,6 +78,8 @@ class Screen:
             self._left = {(arm, s): n for arm, stages in self._rounds.items() for s, n in stages.items()}
             self._pace = Pace({s: sum(r[s] for r in self._rounds.values()) for s in keys.STAGES})
             self._start("training", self._pace.total)
+        elif event.kind == "site":
+            self._site(fields)
         elif event.kind == "note":
             self.note(escape(str(fields["text"])))
         elif event.kind == "round":
@@ -99,6 +102,17 @@ class Screen:
             assert isinstance(left_out, list)
             line += f"  [yellow]{fields['status']}[/] ({escape('; '.join(map(str, left_out)))})"
         self.note(f"{line}  [dim]about {in_words(left)} left[/]")
+
+    def _site(self, fields: dict[str, object]) -> None:
+        """A line where a site's state changes, and now and then how far it is."""
+        site, state = str(fields["site"]), str(fields["state"])
+        reason = f" ({fields['reason']})" if fields.get("reason") else ""
+        far = f", step {fields['step']} of {fields['steps']}" if fields.get("steps") else ""
+        now = time.monotonic()
+        before, said = self._sites.get(site, ("", 0.0))
+        if before != state + reason or (state == "training" and now - said > LINE_EVERY_S):
+            self._sites[site] = state + reason, now
+            self.note(escape(f"{site} {state}{far}{reason}"))
 
     def _skip_to(self, arm: str, stage: str, done: int) -> None:
         """Take out of the plan what lies before this round and was not run: shared, found finished, given up.

@@ -32,19 +32,22 @@ class NoReply:
 
 @dataclass(frozen=True)
 class Heard:
-    """A sign of life from a site that is at work.
+    """A sign of life from a site, or of its absence.
 
     Attributes:
         site: its name.
-        state: ``waiting``, ``training``, ``replied``, or ``silent`` where Flower has lost its node.
+        state: ``ready`` or ``not ready`` before a round; ``waiting``, ``training``, ``replied``, or ``silent``
+            where Flower has lost its node.
         step: steps done, of `steps`; 0 of 0 while it is not known.
         steps: of the order.
+        reason: why it is not ready.
     """
 
     site: str
     state: str
     step: int = 0
     steps: int = 0
+    reason: str = ""
 
 
 class Sites(Protocol):

@@ -171,10 +171,12 @@ class FlowerSites:
             )
         if isinstance(answer, Failure):
             answers[site] = NoReply("failed", answer.line)
+            self._listen(Heard(site, "not ready", reason=answer.line))
             if self._patience is not None:
                 self._ask_after[node] = time.monotonic() + ASK_AGAIN_S
             return
         answers[site] = answer
+        self._listen(Heard(site, "ready"))
         self._nodes[site] = node
         if self._patience is not None:
             self._ask_after[node] = 0.0  # whoever is asked for again has been lost, and is asked at once

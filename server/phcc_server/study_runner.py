@@ -141,7 +141,9 @@ def tell_heard(run: RunFolder, heard: Heard) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    run.journal.write("site", site=heard.site, state=heard.state, step=heard.step, steps=heard.steps)
+    run.journal.write(
+        "site", site=heard.site, state=heard.state, step=heard.step, steps=heard.steps, reason=heard.reason
+    )
 
 
 def arms_at_sites(study: StudyConfig, sites: tuple[str, ...]) -> tuple[tuple[ArmPlan, ...], tuple[str, ...]]:

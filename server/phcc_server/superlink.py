@@ -44,6 +44,8 @@ from phcc_server.instance import Instance
 
 INSTANCE_VARIABLE = "PHCC_SERVER_INSTANCE"
 LOOPBACK = "127.0.0.1"
+LOCAL = "127.0.0.1,localhost"
+"""Never asked through a proxy."""
 TIMEOUT_S = 20.0
 LONGEST_PAUSE_S = 5.0
 GONE = "unknown"
@@ -107,8 +109,8 @@ def flower_environment(instance: Instance) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
+        "NO_PROXY": LOCAL,
+        "no_proxy": LOCAL,
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -135,6 +137,7 @@ class Control:
     """
 
     def __init__(self, instance: Instance) -> None:
+        os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOCAL]))
         self._client = ControlHttpClient(
             f"https://localhost:{instance.settings.superlink_port}",
             verify=_verified(instance.ca_pem),

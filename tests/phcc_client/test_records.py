@@ -143,7 +143,7 @@ def test_another_order_than_expected_is_refused(order: Message) -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"contract": 2}, VersionMismatch, "speaks contract 2 .*Install the same version"),
+        ({"contract": 1}, VersionMismatch, "speaks contract 1 .*Install the same version"),
         ({"contract": "1"}, ContractError, "TrainReply.contract: is missing or no whole number"),
         ({"patients": None}, ContractError, "TrainReply.patients: field is missing"),
         ({"patients": 1.0}, ContractError, "patients: must be int, not float"),
