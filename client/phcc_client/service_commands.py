@@ -11,26 +11,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from phcc_client.connection import CONNECTED, connection_of
 from phcc_client.desk import NOTICES
 from phcc_client.home import Home
+from phcc_client.service import serve
 from phcc_client.spool import Spool
 from phcc_client.supernode import programs
 from phcc_model.command_line import EXIT_ERROR
 from phcc_model.contract import keys
-from phcc_model.supervision import Supervisor, read_status, start_detached, stop_detached
+from phcc_model.supervision import read_status, start_detached, stop_detached
 
 console = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
-
-TAIL = 20_000
-"""Bytes at the end of the node's log that say how it stands."""
-_SIGNS = (
-    ("SuperNode ID:", "connected"),
-    ("CERTIFICATE_VERIFY_FAILED", "not connected: the server's certificate is not the coordinator's"),
-    ("Exit Code: 305", "not connected: the coordinator does not know this key (or, for a minute, thinks that it "
-     "is still connected)"),
-    ("Connection attempt failed", "not connected: the coordinator does not answer"),
-    ("ConnectError", "not connected: the coordinator cannot be reached"),
-)  # fmt: skip
 
 
 def start(folder: Path, *, foreground: bool) -> None:
@@ -42,7 +33,7 @@ def start(folder: Path, *, foreground: bool) -> None:
     home = Home.open(folder)
     started = programs(home)  # what is missing is told here, not in a log
     if foreground:
-        Supervisor(home.folder, started).run()
+        serve(home, started)
         return
     start_detached(home.folder, [sys.executable, "-m", "phcc_client.service", str(home.folder)])
     console.print(
@@ -84,20 +75,8 @@ def status(folder: Path) -> None:
     console.print(_work(home))
     for line in _notices(home):
         console.print(line)
-    if connection != "connected" or any(program.pid is None for program in running.programs):
+    if connection != CONNECTED or any(program.pid is None for program in running.programs):
         sys.exit(EXIT_ERROR)
-
-
-def connection_of(home: Home) -> str:
-    """How the node stands with the coordinator, by the last that its log says of it."""
-    log = home.logs / "supernode.log"
-    text = ""
-    with contextlib.suppress(OSError), log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - TAIL))
-        text = stream.read().decode("utf-8", errors="replace")
-    places = {meaning: text.rfind(sign) for sign, meaning in _SIGNS}
-    meaning, place = max(places.items(), key=lambda item: item[1])
-    return meaning if place >= 0 else "not connected yet"
 
 
 def _work(home: Home) -> str:

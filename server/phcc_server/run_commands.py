@@ -15,7 +15,7 @@ from phcc_model.command_line import EXIT_ERROR
 from phcc_model.errors import ConfigError, PhccError, RoundError
 from phcc_model.shipped import find_study
 from phcc_model.study_file import load_study
-from phcc_model.supervision import Supervisor, read_status, start_detached, stop_detached
+from phcc_model.supervision import read_status, start_detached, stop_detached
 from phcc_server import front_door, service
 from phcc_server.certificates import expiry
 from phcc_server.health import is_serving
@@ -42,7 +42,7 @@ def start(folder: Path, *, foreground: bool) -> None:
     instance = Instance.open(folder)
     programs = service.programs(instance)  # what is missing is told here, not in a log
     if foreground:
-        Supervisor(instance.folder, programs).run()
+        service.serve(instance, programs)
         return
     start_detached(instance.folder, [sys.executable, "-m", "phcc_server.service", str(instance.folder)])
     end = time.monotonic() + 60
