@@ -15,6 +15,7 @@ from phcc_model.encoder import Encoder
 from phcc_model.errors import ConfigError
 from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features, pool
 from phcc_model.layers import start_weights
+from phcc_model.sparse import spread
 
 ENCODER_PREFIX = "encoder."
 
@@ -64,14 +65,43 @@ class Classifier(nn.Module):
         Returns:
             float32 [B], positive where proliferative is the likelier.
         """
+        kept_btl = self.draw_paths(present_bp)
+        return self.score(self.features(volumes_bpdhw, present_bp, lesion_bdhw, kept_btl), present_bp)
+
+    def features(
+        self, volumes_bpdhw: Tensor, present_bp: Tensor, lesion_bdhw: Tensor, kept_btl: Tensor
+    ) -> Tensor:
+        """Each case's pooled maps, which depend on this case alone: nearly all of the work and the memory.
+
+        Args:
+            volumes_bpdhw: as in `forward`.
+            present_bp: as in `forward`.
+            lesion_bdhw: as in `forward`.
+            kept_btl: these cases' rows of what `draw_paths` drew for a batch.
+
+        Returns:
+            float32 [B, T, C], zero where a phase is missing; T is 1 where phases are joint.
+        """
         # 1. encode
-        map_ncdhw, case_n, token_n = self._encode(volumes_bpdhw, present_bp)
+        map_ncdhw, case_n, token_n = self._encode(volumes_bpdhw, present_bp, kept_btl)
         # What follows is small, and stays in float32 where the encoder runs in bfloat16.
         with torch.autocast(map_ncdhw.device.type, enabled=False):
             # 2. pool
             f_nc = pool(map_ncdhw.float(), lesion_bdhw[case_n], self.pooling)
-            present_bt = present_bp.new_ones(len(present_bp), 1) if self.joint else present_bp
-            f_btc = f_nc.new_zeros(*present_bt.shape, f_nc.shape[1]).index_put((case_n, token_n), f_nc)
+            return f_nc.new_zeros(*kept_btl.shape[:2], f_nc.shape[1]).index_put((case_n, token_n), f_nc)
+
+    def score(self, f_btc: Tensor, present_bp: Tensor) -> Tensor:
+        """One logit per case, from the pooled maps of a whole batch: here cases meet, in the norm.
+
+        Args:
+            f_btc: what `features` returned.
+            present_bp: as in `forward`.
+
+        Returns:
+            float32 [B]
+        """
+        present_bt = self._tokens(present_bp)
+        with torch.autocast(f_btc.device.type, enabled=False):
             f_btc = self.norm(f_btc, present_bt)
             # 3. see what changes
             dynamic_btf = dynamic_features(f_btc, present_bt, self.kinds)
@@ -80,6 +110,17 @@ class Classifier(nn.Module):
             # 5. score
             logit_b: Tensor = self.out(self.dropout(fused_bw))[:, 0]
         return logit_b
+
+    def draw_paths(self, present_bp: Tensor) -> Tensor:
+        """Which branches of the encoder's blocks each token of a batch keeps: bool [B, T, blocks], on the CPU.
+
+        Drawn from torch's global generator in the order in which `forward` encodes the samples.
+        """
+        there_bt = self._tokens(present_bp).cpu()
+        samples = torch.empty(int(there_bt.sum()))
+        at_once = self._at_once(present_bp.device, len(samples))
+        drawn = [self.encoder.draw_paths(len(part)) for part in torch.split(samples, at_once)]
+        return spread(torch.cat(drawn), there_bt)
 
     def load_encoder(self, state: Mapping[str, Tensor]) -> None:
         """Take over the encoder of a pre-trained `SWFCMAE`; its decoder is left behind.
@@ -112,19 +153,30 @@ class Classifier(nn.Module):
         depths = {ENCODER_PREFIX + name: depth for name, depth in self.encoder.parameter_depths().items()}
         return {name: depths.get(name, self.encoder.layers) for name, _ in self.named_parameters()}
 
-    def _encode(self, volumes_bpdhw: Tensor, present_bp: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _tokens(self, present_bp: Tensor) -> Tensor:
+        """Which tokens are there: the phases', or the one of all of them."""
+        return present_bp.new_ones(len(present_bp), 1) if self.joint else present_bp
+
+    def _encode(
+        self, volumes_bpdhw: Tensor, present_bp: Tensor, kept_btl: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The last map of every sample of the encoder, and the case and the token that it belongs to."""
         if self.joint:
             # `where`, not a product: not even a NaN in a missing phase may come through.
             there_bp111 = present_bp[:, :, None, None, None]
             x_bpdhw = torch.where(there_bp111, volumes_bpdhw, torch.zeros_like(volumes_bpdhw))
             case_b = torch.arange(len(x_bpdhw), device=x_bpdhw.device)
-            return self._maps(x_bpdhw), case_b, torch.zeros_like(case_b)
+            return self._maps(x_bpdhw, kept_btl[:, 0]), case_b, torch.zeros_like(case_b)
         # Only phases that are there are encoded.
         case_n, phase_n = present_bp.nonzero(as_tuple=True)
-        return self._maps(volumes_bpdhw[case_n, phase_n][:, None]), case_n, phase_n
+        maps_ncdhw = self._maps(volumes_bpdhw[case_n, phase_n][:, None], kept_btl[present_bp.cpu()])
+        return maps_ncdhw, case_n, phase_n
 
-    def _maps(self, x_ncdhw: Tensor) -> Tensor:
+    def _maps(self, x_ncdhw: Tensor, kept_nl: Tensor) -> Tensor:
         """The encoder, which looks at each sample by itself, on few of them at a time where that is faster."""
-        at_once = CPU_VOLUMES if x_ncdhw.device.type == "cpu" else max(len(x_ncdhw), 1)
-        return torch.cat([self.encoder(part) for part in torch.split(x_ncdhw, at_once)])
+        at_once = self._at_once(x_ncdhw.device, len(x_ncdhw))
+        parts = zip(torch.split(x_ncdhw, at_once), torch.split(kept_nl, at_once), strict=True)
+        return torch.cat([self.encoder(x, None, kept) for x, kept in parts])
+
+    def _at_once(self, device: torch.device, volumes: int) -> int:
+        return CPU_VOLUMES if device.type == "cpu" else max(volumes, 1)

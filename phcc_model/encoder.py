@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phcc_model.config import ModelSettings
-from phcc_model.layers import EPSILON, Block, Strided
+from phcc_model.layers import EPSILON, Block, DropPath, Strided
 from phcc_model.masking import grid_of, patchify
 from phcc_model.sparse import Layout, Triple, dense_layout, hide, packed_layout, scatter
 
@@ -66,12 +66,20 @@ class Encoder(nn.Module):
         )
         self.stem.spread_bias()
 
-    def forward(self, x_bcdhw: Tensor, visible_bdhw: Tensor | None = None) -> Tensor:
+    def draw_paths(self, samples: int) -> Tensor:
+        """Which samples keep the branch of which block: bool [n, blocks], drawn block after block."""
+        drawn = [module.draw(samples) for module in self.modules() if isinstance(module, DropPath)]
+        return torch.stack(drawn, dim=1)
+
+    def forward(
+        self, x_bcdhw: Tensor, visible_bdhw: Tensor | None = None, kept_bl: Tensor | None = None
+    ) -> Tensor:
         """The last map.
 
         Args:
             x_bcdhw: volumes; each axis a multiple of `patch`.
             visible_bdhw: bool, on the grid of cells, as many visible ones in each sample; None: all visible.
+            kept_bl: these samples' rows of what `draw_paths` returned for a batch; None: drawn now.
 
         Returns:
             [B, dim, d, h, w], zero at masked cells.
@@ -81,13 +89,14 @@ class Encoder(nn.Module):
             ValueError: the mask has another shape than the grid, or samples differ in their visible cells.
         """
         layouts = self._layouts(x_bcdhw, visible_bdhw)
+        kept = iter((self.draw_paths(len(x_bcdhw)) if kept_bl is None else kept_bl).unbind(1))
         x_ntc = self.stem_norm(self._stem(x_bcdhw, layouts[0], visible_bdhw))
         for i, (stage, layout) in enumerate(zip(self.stages, layouts, strict=True)):
             if i:
                 x_ntc = self.downs[i - 1](x_ntc, layouts[i - 1])
             assert isinstance(stage, nn.ModuleList)
             for block in stage:
-                x_ntc = block(x_ntc, layout)
+                x_ntc = block(x_ntc, layout, next(kept))
         return scatter(hide(x_ntc, layouts[-1]), layouts[-1])
 
     def parameter_depths(self) -> dict[str, int]:

@@ -141,12 +141,23 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x_ntc: Tensor) -> Tensor:
-        """Tokens [n, t, c] to tokens [n, t, c]: of some samples zero, of the others scaled up."""
+    def draw(self, samples: int) -> Tensor:
+        """Which samples keep their branch: bool [n], without a draw where none can lose it."""
+        if not self.training or self.rate == 0.0:
+            return torch.ones(samples, dtype=torch.bool)
+        return torch.rand(samples) >= self.rate
+
+    def forward(self, x_ntc: Tensor, kept_n: Tensor | None = None) -> Tensor:
+        """Tokens [n, t, c] to tokens [n, t, c]: of some samples zero, of the others scaled up.
+
+        Args:
+            x_ntc: tokens.
+            kept_n: what `draw` returned for these samples; None: drawn now.
+        """
         if not self.training or self.rate == 0.0:
             return x_ntc
-        kept_n11 = (torch.rand(len(x_ntc), 1, 1) >= self.rate).to(x_ntc)
-        return x_ntc * kept_n11 / max(1.0 - self.rate, EPSILON)
+        kept_n = self.draw(len(x_ntc)) if kept_n is None else kept_n
+        return x_ntc * kept_n[:, None, None].to(x_ntc) / max(1.0 - self.rate, EPSILON)
 
 
 class Block(nn.Module):
@@ -161,13 +172,13 @@ class Block(nn.Module):
         self.project = Pointwise(EXPANSION * width, width)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_ntc: Tensor, layout: Layout) -> Tensor:
-        """Tokens [n, t, c] to tokens [n, t, c]."""
+    def forward(self, x_ntc: Tensor, layout: Layout, kept_n: Tensor | None = None) -> Tensor:
+        """Tokens [n, t, c] to tokens [n, t, c]; `kept_n` as in `DropPath`."""
         h_nte = self.expand(self.norm(self.depthwise(x_ntc, layout)), layout.fast)
         if layout.fast:
             grn, last = self.grn, self.project
             z_ntc = activate_norm_project(h_nte, grn.gamma, grn.beta, last.weight, last.bias, layout.mask_nt1)
         else:
             z_ntc = self.project(self.grn(F.gelu(h_nte), layout.mask_nt1), False)
-        out: Tensor = x_ntc + self.drop_path(z_ntc)
+        out: Tensor = x_ntc + self.drop_path(z_ntc, kept_n)
         return out

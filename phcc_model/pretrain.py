@@ -16,7 +16,7 @@ from phcc_model.config import ModelSettings, PretrainSettings
 from phcc_model.decoder import Decoder
 from phcc_model.encoder import Encoder
 from phcc_model.masking import draw_visible, grid_of, unpatchify
-from phcc_model.sparse import Triple
+from phcc_model.sparse import Triple, spread
 from phcc_model.targets import PatchTargets, patch_targets
 
 
@@ -32,6 +32,24 @@ class Pictures:
 
     prediction_bpdhw: Tensor
     visible_bpdhw: Tensor
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What is drawn for a batch of pre-training, case by case: a part of it meets what it meets in the whole.
+
+    Attributes:
+        visible_bpdhw: bool per cell of the last map, what the encoder sees.
+        kept_btl: bool, which branch of the encoder's blocks each of its samples keeps (t: phases, or one if
+            they are joint); None: drawn by the encoder.
+    """
+
+    visible_bpdhw: Tensor
+    kept_btl: Tensor | None = None
+
+    def of(self, cases: slice) -> Chance:
+        """That of some cases."""
+        return Chance(self.visible_bpdhw[cases], None if self.kept_btl is None else self.kept_btl[cases])
 
 
 @dataclass(frozen=True)
@@ -93,15 +111,35 @@ class SWFCMAE(nn.Module):
         visible = draw_visible(cases * self.phases, grid, self.objective.mask_ratio, generator)
         return visible.view(cases, self.phases, *grid)
 
+    def draw(self, present_bp: Tensor, size: Triple, generator: torch.Generator) -> Chance:
+        """Draw for a batch: masks from the generator, the encoder's paths from torch's global one.
+
+        Args:
+            present_bp: True where a phase is there.
+            size: voxels of a volume along D, H, W.
+            generator: a CPU generator.
+
+        Raises:
+            ConfigError: the volume is not a multiple of the patch, or a single patch.
+        """
+        visible_bpdhw = self.draw_mask(len(present_bp), size, generator)
+        there_bt = torch.ones(len(present_bp), 1, dtype=torch.bool) if self.joint else present_bp.cpu()
+        return Chance(visible_bpdhw, spread(self.encoder.draw_paths(int(there_bt.sum())), there_bt))
+
     def forward(
-        self, volumes_bpdhw: Tensor, present_bp: Tensor, generator: torch.Generator, *, pictures: bool = False
+        self,
+        volumes_bpdhw: Tensor,
+        present_bp: Tensor,
+        chance: torch.Generator | Chance,
+        *,
+        pictures: bool = False,
     ) -> PretrainResult:
         """Mask, encode, fill, decode, compare.
 
         Args:
             volumes_bpdhw: normalised volumes; what a missing phase holds does not matter.
             present_bp: True where a phase is there; at least one in each case.
-            generator: a CPU generator, from which the masks are drawn.
+            chance: a CPU generator, from which the masks are drawn, or what `draw` drew for these cases.
             pictures: whether to return the filled-in volumes.
 
         Raises:
@@ -109,10 +147,12 @@ class SWFCMAE(nn.Module):
         """
         # 1. mask
         size = (volumes_bpdhw.shape[2], volumes_bpdhw.shape[3], volumes_bpdhw.shape[4])
-        visible_bpdhw = self.draw_mask(len(volumes_bpdhw), size, generator).to(volumes_bpdhw.device)
+        if isinstance(chance, torch.Generator):
+            chance = Chance(self.draw_mask(len(volumes_bpdhw), size, chance))
+        visible_bpdhw = chance.visible_bpdhw.to(volumes_bpdhw.device)
         x_ncdhw, visible_ndhw = self._samples(volumes_bpdhw, present_bp, visible_bpdhw)
         # 2. encode
-        z_ncdhw: Tensor = self.encoder(x_ncdhw, visible_ndhw)
+        z_ncdhw: Tensor = self.encoder(x_ncdhw, visible_ndhw, self._kept(chance, present_bp))
         # 3. fill
         filled_nkc = self.decoder.fill(z_ncdhw, visible_ndhw)
         # 4. decode
@@ -134,19 +174,25 @@ class SWFCMAE(nn.Module):
             return held, visible_bpdhw[:, 0]
         return volumes_bpdhw[present_bp][:, None], visible_bpdhw[present_bp]
 
+    def _kept(self, chance: Chance, present_bp: Tensor) -> Tensor | None:
+        """The rows of `kept_btl` that are samples of the encoder."""
+        if chance.kept_btl is None:
+            return None
+        return chance.kept_btl[:, 0] if self.joint else chance.kept_btl[present_bp.cpu()]
+
     def _per_phase(self, voxels_nkv: Tensor, present_bp: Tensor) -> Tensor:
         """Predictions of the samples as [b, p, cells, voxels of a patch], zero where a phase is missing."""
         if self.joint:
             n, k, _ = voxels_nkv.shape
             return voxels_nkv.view(n, k, self.phases, -1).transpose(1, 2)
-        return _spread(voxels_nkv, present_bp)
+        return spread(voxels_nkv, present_bp)
 
     def _pool(self, z_ncdhw: Tensor, visible_ndhw: Tensor, present_bp: Tensor) -> Tensor:
         """Mean over visible cells (the map is zero at the others), then over the present phases of a case."""
         mean_nc: Tensor = z_ncdhw.flatten(2).sum(2) / visible_ndhw.flatten(1).sum(1, keepdim=True)
         if self.joint:
             return mean_nc
-        return _spread(mean_nc, present_bp).sum(1) / present_bp.sum(1, keepdim=True).clamp_min(1)
+        return spread(mean_nc, present_bp).sum(1) / present_bp.sum(1, keepdim=True).clamp_min(1)
 
     def _draw(
         self, predicted_bpkv: Tensor, targets: PatchTargets, visible_bpdhw: Tensor, present_bp: Tensor
@@ -168,10 +214,3 @@ def masked_loss(predicted_bpkv: Tensor, targets: PatchTargets, hidden_bpk: Tenso
     error_bpk = (predicted_bpkv - targets.values_bpkv).square().mean(3)
     counted_bpk = (hidden_bpk & targets.useful_bpk).to(error_bpk)
     return (error_bpk * counted_bpk).sum((1, 2)) / counted_bpk.sum((1, 2)).clamp_min(1.0)
-
-
-def _spread(x_n: Tensor, present_bp: Tensor) -> Tensor:
-    """Rows of the present phases, put back to [b, p, ...], zero elsewhere."""
-    out = x_n.new_zeros(present_bp.numel(), *x_n.shape[1:])
-    placed = out.index_copy(0, present_bp.flatten().nonzero()[:, 0], x_n)
-    return placed.view(*present_bp.shape, *x_n.shape[1:])

@@ -69,7 +69,9 @@ class ReferenceEncoder(nn.Module):
             for depth, width in zip(depths, dims, strict=True)
         )
 
-    def forward(self, x_bcdhw: Tensor, visible_bdhw: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_bcdhw: Tensor, visible_bdhw: Tensor | None = None, _kept_bl: Tensor | None = None
+    ) -> Tensor:
         """Volumes and a mask on the grid of cells to the last map, zero at masked cells."""
         x_ncdhw = _channel_norm(self.stem_norm, self.stem(x_bcdhw))
         mask = None

@@ -90,3 +90,10 @@ def gather(x_ncdhw: Tensor, layout: Layout) -> Tensor:
     if layout.rows is not None:
         x_rc = x_rc.index_select(0, layout.rows)
     return x_rc.view(n, -1, c)
+
+
+def spread(x_n: Tensor, present_bp: Tensor) -> Tensor:
+    """Rows of the present phases, put back to [b, p, ...], zero elsewhere."""
+    out = x_n.new_zeros(present_bp.numel(), *x_n.shape[1:])
+    placed = out.index_copy(0, present_bp.flatten().nonzero()[:, 0], x_n)
+    return placed.view(*present_bp.shape, *x_n.shape[1:])

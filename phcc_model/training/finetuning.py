@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.batches import Batch
 from phcc_model.training.labels import label_subset, positive_weight
 from phcc_model.training.progress import Place, ProgressListener
+from phcc_model.training.sharing import Share
 from phcc_model.training.steps import Recipe, RoundOptimiser, precision, training_mode
 
 STAGE = "finetune"
@@ -55,6 +57,7 @@ def finetune_round(
     device: torch.device,
     progress: ProgressListener | None = None,
     reference: Mapping[str, Tensor] | None = None,
+    share: Share | None = None,
 ) -> FinetuneRoundResult:
     """Train `model`, in place, on one site's labelled cases for one round.
 
@@ -70,6 +73,7 @@ def finetune_round(
         device: where to train.
         progress: called after each step.
         reference: global weights by name for FedProx; None: those that `model` has now.
+        share: how batches are shared out over ranks and time; what returns is the same on every rank.
 
     Raises:
         TrainingError: there is no labelled case, or the loss is not finite.
@@ -80,7 +84,8 @@ def finetune_round(
     epochs = place.epochs(len(cases), settings.batch_size, settings.local_epochs, cases.label_n)
     steps = sum(len(batches) for batches in epochs)
     weight = torch.tensor(positive_weight(cases.label_n, settings.positive_weight), device=device)
-    with training_mode(model, device), _frozen(model, round_index < settings.freeze_encoder_rounds):
+    frozen, share = round_index < settings.freeze_encoder_rounds, share or Share()
+    with training_mode(model, device), _frozen(model, frozen), share.runner(model) as run:
         optimiser = RoundOptimiser(
             model,
             _recipe(study),
@@ -95,7 +100,8 @@ def finetune_round(
             loss, histogram = 0.0, ScoreHistogram.empty()
             for step, at_b in enumerate(batches):
                 batch = Batch.of(cases, at_b, device)
-                logit_b = _forward(model, batch, study, place.derive(epoch, "augmentation", step))
+                seed = place.derive(epoch, "augmentation", step)
+                (logit_b,) = run(partial(_forward, model, batch, study, seed, share))
                 value = F.binary_cross_entropy_with_logits(logit_b, batch.label_b, pos_weight=weight)
                 loss += optimiser.step(value, epoch) * len(at_b) / len(cases)
                 score_b = torch.sigmoid(logit_b.detach().double()).cpu().numpy()
@@ -110,14 +116,22 @@ def finetune_round(
     )
 
 
-def _forward(model: Classifier, batch: Batch, study: StudyConfig, seed: int) -> Tensor:
+def _forward(
+    model: Classifier, batch: Batch, study: StudyConfig, seed: int, share: Share
+) -> tuple[Tensor, ...]:
+    """One logit per case of a batch; what is drawn, is drawn for all of them."""
     settings = study.finetune
     volumes_bpdhw, present_bp, lesion_bdhw = augment(
         batch.volumes_bpdhw, batch.present_bp, batch.lesion_bdhw, settings.augmentation, seed
     )
+    kept_btl = model.draw_paths(present_bp)
+
+    def work(part: slice) -> tuple[Tensor, ...]:
+        return (model.features(volumes_bpdhw[part], present_bp[part], lesion_bdhw[part], kept_btl[part]),)
+
     with precision(volumes_bpdhw.device, settings.bf16):
-        logit_b: Tensor = model(volumes_bpdhw, present_bp, lesion_bdhw)
-    return logit_b
+        (f_btc,) = share.gather(work, len(present_bp))
+        return (model.score(f_btc, present_bp),)
 
 
 @contextmanager

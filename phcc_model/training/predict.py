@@ -12,9 +12,11 @@ from phcc_model.errors import TrainingError
 from phcc_model.training.batches import Batch, in_order
 from phcc_model.training.steps import evaluation_mode
 
+CASES_AT_ONCE = 8
+
 
 def predict(
-    model: Classifier, cases: CaseSet, *, device: torch.device, batch_size: int = 8
+    model: Classifier, cases: CaseSet, *, device: torch.device, batch_size: int = CASES_AT_ONCE
 ) -> NDArray[np.float32]:
     """One logit per case, in the cases' order, without dropout or augmentation, in float32.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from phcc_model.pretrain import SWFCMAE, PretrainResult
 from phcc_model.seeds import derive_seed
 from phcc_model.training.batches import Batch, in_order
 from phcc_model.training.progress import Place, ProgressListener
+from phcc_model.training.sharing import Share
 from phcc_model.training.steps import Recipe, RoundOptimiser, evaluation_mode, precision, training_mode
 from phcc_model.weighting import SampleWeighting, SampleWeights
 
 STAGE = "pretrain"
+CASES_AT_ONCE = 16
+"""Where nothing is trained."""
 
 Memory = Mapping[str, NDArray[Any]]
 
@@ -69,6 +73,7 @@ def pretrain_round(
     memory: Memory | None = None,
     progress: ProgressListener | None = None,
     reference: Mapping[str, Tensor] | None = None,
+    share: Share | None = None,
 ) -> PretrainRoundResult:
     """Train `model`, in place, on one site's cases for one round; labels are not looked at.
 
@@ -84,6 +89,7 @@ def pretrain_round(
         memory: what the site's last round returned, None at the beginning.
         progress: called after each step.
         reference: global weights by name for FedProx; None: those that `model` has now.
+        share: how batches are shared out over ranks and time; what returns is the same on every rank.
 
     Raises:
         TrainingError: there is no case, or the loss is not finite.
@@ -98,8 +104,8 @@ def pretrain_round(
     )
     if memory is not None:
         weighting.load(memory)
-    log = _Log(cases)
-    with training_mode(model, device):
+    log, share = _Log(cases), share or Share()
+    with training_mode(model, device), share.runner(model) as run:
         optimiser = RoundOptimiser(
             model, _recipe(study), place, steps=steps, reference=reference, listener=progress
         )
@@ -109,15 +115,20 @@ def pretrain_round(
             log.features.clear()
             for at_b in batches:
                 batch = Batch.of(cases, at_b, device)
-                outcome = _forward(model, batch, study, source)
-                weights = weighting.weigh(outcome.features_bc, optimiser.position)
-                log.add(outcome, weights)
-                log.weighted_loss += optimiser.step((weights.weights_b * outcome.loss_b).sum(), epoch)
+                loss_b, features_bc = run(partial(_forward, model, batch, study, source, share))
+                weights = weighting.weigh(features_bc, optimiser.position)
+                log.add(loss_b, features_bc, weights)
+                log.weighted_loss += optimiser.step((weights.weights_b * loss_b).sum(), epoch)
     return log.result(steps, weighting)
 
 
 def pretrain_loss(
-    model: SWFCMAE, cases: CaseSet, study: StudyConfig, *, device: torch.device, batch_size: int = 16
+    model: SWFCMAE,
+    cases: CaseSet,
+    study: StudyConfig,
+    *,
+    device: torch.device,
+    batch_size: int = CASES_AT_ONCE,
 ) -> float:
     """Reconstruction loss with fixed masks, mean over the cases: comparable from round to round.
 
@@ -180,10 +191,10 @@ class _Log:
         self.weights: list[SampleWeights] = []
         self.features: list[NDArray[np.float32]] = []
 
-    def add(self, outcome: PretrainResult, weights: SampleWeights) -> None:
-        self.loss += float(outcome.loss_b.detach().double().sum())
-        self.seen += len(outcome.loss_b)
-        self.features.append(outcome.features_bc.float().cpu().numpy())
+    def add(self, loss_b: Tensor, features_bc: Tensor, weights: SampleWeights) -> None:
+        self.loss += float(loss_b.detach().double().sum())
+        self.seen += len(loss_b)
+        self.features.append(features_bc.float().cpu().numpy())
         self.weights.append(weights)
 
     def result(self, steps: int, weighting: SampleWeighting) -> PretrainRoundResult:
@@ -212,10 +223,18 @@ def _recipe(study: StudyConfig) -> Recipe:
     )
 
 
-def _forward(model: SWFCMAE, batch: Batch, study: StudyConfig, source: torch.Generator) -> PretrainResult:
-    volumes_bpdhw = batch.volumes_bpdhw
+def _forward(
+    model: SWFCMAE, batch: Batch, study: StudyConfig, source: torch.Generator, share: Share
+) -> tuple[Tensor, ...]:
+    """Loss and features of each case of a batch; what is drawn, is drawn for all of them."""
+    volumes_bpdhw, present_bp = batch.volumes_bpdhw, batch.present_bp
     if study.pretrain.flips:
         volumes_bpdhw = flip(volumes_bpdhw, source)
+    chance = model.draw(present_bp, study.data.crop.size, source)
+
+    def work(part: slice) -> tuple[Tensor, ...]:
+        outcome: PretrainResult = model(volumes_bpdhw[part], present_bp[part], chance.of(part))
+        return outcome.loss_b, outcome.features_bc
+
     with precision(volumes_bpdhw.device, study.pretrain.bf16):
-        outcome: PretrainResult = model(volumes_bpdhw, batch.present_bp, source)
-    return outcome
+        return share.gather(work, len(present_bp))
