@@ -44,6 +44,8 @@ Reply = TrainReply | EvaluateReply
 
 KEPT = 12
 """Orders whose answers are kept: those of the last rounds, of whatever studies run here."""
+REPORT_S = 1.0
+"""Least time between two reports of how far a training is, and between two looks at whether it still counts."""
 HEAD = "message"
 _KINDS: dict[str, type[Message]] = {
     kind.__name__: kind for kind in (TrainOrder, EvaluateOrder, TrainReply, EvaluateReply, Failure)
@@ -67,10 +69,12 @@ class Spool:
         """Put an order in, or find it there; it counts from now on for its study and arm. Its digest."""
         digest = order.digest
         place = self._place(digest)
-        if not (place / "order.safetensors").exists():
+        fresh = not (place / "order.safetensors").exists()
+        if fresh:
             _write(place / "order.safetensors", order)
-            self._forget_old(digest)
         write_atomically(self._lane(order), digest.encode())
+        if fresh:
+            self._forget_old(digest)
         return digest
 
     def order(self, digest: str) -> Order | None:
