@@ -5,13 +5,17 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint chaos setup clean
 
 demo: $(READY)
 	$(BIN)/phcc-simulate configs/demo.yaml --out runs/demo
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Every process of a real deployment killed at every stage; about an hour on two cores. See deploy/RELIABILITY.md.
+chaos: $(READY)
+	$(BIN)/python tests/deployment/chaos.py --out runs/chaos
 
 lint: $(READY)
 	$(BIN)/ruff check .
