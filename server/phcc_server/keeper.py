@@ -19,6 +19,7 @@ from phcc_server.hospitals import Register, reconcile
 from phcc_server.instance import Instance
 from phcc_server.run_folder import RunFolder
 from phcc_server.superlink import Control
+from phcc_server.watchman import Watchman
 
 log = logging.getLogger("phcc_server")
 
@@ -39,6 +40,7 @@ class Keeper:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._register = Register(instance.records)
+        self._watchman = Watchman(instance)
         self._reconciled = 0.0
         self._stopped: set[int] = set()
         self._fruitless: dict[str, tuple[int, int]] = {}
@@ -62,6 +64,7 @@ class Keeper:
         Raises:
             PhccError: the SuperLink does not answer, or the disk fails.
         """
+        self._watchman.look(time.monotonic())
         runs = [run for run in RunFolder.all(self._instance.runs) if run.verdict is None]
         now = time.monotonic()
         due = now - self._reconciled > RECONCILE_S

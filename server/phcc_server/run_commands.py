@@ -27,10 +27,12 @@ from phcc_server.run_folder import RunFolder
 from phcc_server.screen import Screen
 from phcc_server.study_runner import arms_at_sites
 from phcc_server.superlink import Control
+from phcc_server.watchman import last_refusals
 
 EXIT_STOPPED = 3
 """`watch` of a run that somebody stopped."""
 POLL_S = 0.5
+SHOWN_REFUSALS = 5
 
 
 def start(folder: Path, *, foreground: bool) -> None:
@@ -86,6 +88,8 @@ def status(folder: Path) -> None:
     _show_hospitals(instance)
     for run in RunFolder.all(instance.runs):
         console.print(f"run {run.name}: {run.state}{_last_round(run)}")
+    for line in last_refusals(instance, SHOWN_REFUSALS):
+        console.print(line)
     if not well:
         sys.exit(EXIT_ERROR)
 
