@@ -15,7 +15,7 @@ from phcc_server.cli import app as server_app
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-PAGES = [ROOT / "README.md", *sorted(DEPLOY.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DEPLOY.glob("*.md"))]
 OTHERS = [
     path
     for path in sorted(DEPLOY.rglob("*"))
@@ -102,3 +102,11 @@ def test_files_that_the_guides_name_are_there() -> None:
         named = re.findall(r"(?<!/)\b(?:compose|helm|monitoring|proxy|systemd)/[\w./-]*\w", page.read_text())
         for name in named:
             assert (DEPLOY / name).exists(), f"{page.name}: {name}"
+
+
+def test_what_keeps_a_promise_of_the_security_page_is_there() -> None:
+    places = [
+        ROOT / place for place in ("", "server/phcc_server", "client/phcc_client", "phcc_model/contract")
+    ]
+    for name in re.findall(r"`([\w./-]+\.py)", (ROOT / "SECURITY.md").read_text()):
+        assert any((place / name).is_file() for place in places), name
