@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from phcc_client.imaging.cache import entry_path, store
 from phcc_client.imaging.dataset import Entry
-from phcc_client.imaging.preprocess import PreparedCase
+from phcc_client.imaging.case import PreparedCase
 from phcc_client.preparations import preparation_folder
 from phcc_client.session import Runtime, Session
 from phcc_client.site import Split, write_site

@@ -13,17 +13,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phcc_client.imaging.cache import load, preparation_digest, write_atomically
 from phcc_client.imaging.case import Rejection, Remark
-from phcc_client.imaging.dataset import Entry
 from phcc_model.cases import UNKNOWN_LABEL, CaseSet
 from phcc_model.config import DataSettings, Phase
 from phcc_model.errors import DatasetError, SplitError, StorageError
+
+if TYPE_CHECKING:  # the desk opens a site without the libraries that read images
+    from phcc_client.imaging.dataset import Entry
 
 SCHEMA_VERSION: Literal[1] = 1
 SITE_FILE = "site.json"

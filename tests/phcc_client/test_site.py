@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from phcc_client.imaging.cache import entry_path, store
-from phcc_client.imaging.case import Rejection, Remark
+from phcc_client.imaging.case import PreparedCase, Rejection, Remark
 from phcc_client.imaging.dataset import Entry
-from phcc_client.imaging.preprocess import PreparedCase
 from phcc_client.site import SITE_FILE, Site, Split, write_site
 from phcc_model.config import DataSettings
 from phcc_model.errors import DatasetError, SplitError, StorageError

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from phcc_client.imaging.case import PhaseImage, RawCase
-from phcc_client.imaging.preprocess import PREPROCESS_VERSION, PreparedCase, anchor_phase
+from phcc_client.imaging.case import PREPROCESS_VERSION, PhaseImage, PreparedCase, RawCase, anchor_phase
 from phcc_model.config import PHASES, DataSettings
 from phcc_model.errors import CaseError, StorageError
 

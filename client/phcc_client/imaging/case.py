@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phcc_model.cases import UNKNOWN_LABEL
-from phcc_model.config import Phase
+from phcc_model.config import PHASES, Phase
 from phcc_model.errors import CaseError, PhccError
 
 GivenSplit = Literal["train", "validation"]
 Index = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+
+
+PREPROCESS_VERSION = 1
+"""Raised with every change that alters a prepared voxel; old cache entries are then left behind."""
 
 
 @dataclass(frozen=True)
@@ -174,3 +178,33 @@ class Reading:
     cases: tuple[RawCase, ...]
     rejections: tuple[Rejection, ...] = ()
     remarks: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case as training sees it.
+
+    Attributes:
+        volumes_pdhw: float16, phases in the study's order, zeros where one is missing.
+        present_p: which phases are there.
+        lesion_dhw: uint8, 1 inside the lesion. With boxes: the union of the phases' boxes, centred; with a
+            mask:
+            the mask; with neither: the whole crop, or the shape itself for signed distances.
+    """
+
+    volumes_pdhw: NDArray[np.float16]
+    present_p: NDArray[np.bool_]
+    lesion_dhw: NDArray[np.uint8]
+
+
+def anchor_phase(raw: RawCase) -> Phase:
+    """The phase on whose grid the mask lies, and where phases without a box of their own find the lesion.
+
+    The first, in the order of acquisition, that has a box; where none has, the first of all. It need not be a
+    phase of the study: then only its header is read.
+
+    Args:
+        raw: a case with at least one image.
+    """
+    phases: list[Phase] = sorted(raw.images, key=PHASES.index)
+    return next((p for p in phases if raw.images[p].box is not None), phases[0])

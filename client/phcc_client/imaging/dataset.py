@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from phcc_client.imaging.cache import DigestBook, case_key, load, store
-from phcc_client.imaging.case import GivenSplit, RawCase, Reading, Rejection
+from phcc_client.imaging.case import GivenSplit, PreparedCase, RawCase, Reading, Rejection
 from phcc_client.imaging.itk import one_thread
-from phcc_client.imaging.preprocess import PreparedCase, prepare
+from phcc_client.imaging.preprocess import prepare
 from phcc_model.cases import CaseSet
 from phcc_model.config import DataSettings
 from phcc_model.errors import CaseError, DatasetError

@@ -14,38 +14,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_client.imaging.case import Box, PhaseImage, RawCase
+from phcc_client.imaging.case import Box, PhaseImage, PreparedCase, RawCase, anchor_phase
 from phcc_client.imaging.geometry import Placement, bounding_box, centred_box
 from phcc_client.imaging.normalise import normalise, signed_distance
 from phcc_client.imaging.quality import check_same_way_up, check_slices_differ, check_voxels
 from phcc_client.imaging.volume import Grid, Header, read_header, read_voxels
-from phcc_model.config import PHASES, CropSettings, DataSettings, Phase
+from phcc_model.config import CropSettings, DataSettings, Phase
 from phcc_model.errors import CaseError
-
-PREPROCESS_VERSION = 1
-"""Raised with every change that alters a prepared voxel; old cache entries are then left behind."""
 
 DISTANCE_UNITS = 8
 """A signed distance of 1 is this fraction (one eighth) of the crop's shortest edge."""
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """One case as training sees it.
-
-    Attributes:
-        volumes_pdhw: float16, phases in the study's order, zeros where one is missing.
-        present_p: which phases are there.
-        lesion_dhw: uint8, 1 inside the lesion. With boxes: the union of the phases' boxes, centred; with a
-            mask:
-            the mask; with neither: the whole crop, or the shape itself for signed distances.
-    """
-
-    volumes_pdhw: NDArray[np.float16]
-    present_p: NDArray[np.bool_]
-    lesion_dhw: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -92,19 +72,6 @@ class _Source:
 def _stretched(shape_dhw: tuple[int, int, int], crop: CropSettings) -> tuple[float, float, float]:
     d, h, w = (n * s / m for n, s, m in zip(crop.size, crop.spacing_mm, shape_dhw, strict=True))
     return d, h, w
-
-
-def anchor_phase(raw: RawCase) -> Phase:
-    """The phase on whose grid the mask lies, and where phases without a box of their own find the lesion.
-
-    The first, in the order of acquisition, that has a box; where none has, the first of all. It need not be a
-    phase of the study: then only its header is read.
-
-    Args:
-        raw: a case with at least one image.
-    """
-    phases: list[Phase] = sorted(raw.images, key=PHASES.index)
-    return next((p for p in phases if raw.images[p].box is not None), phases[0])
 
 
 def prepare(raw: RawCase, settings: DataSettings) -> PreparedCase:

@@ -20,8 +20,7 @@ from phcc_client.imaging.cache import (
     store,
     write_atomically,
 )
-from phcc_client.imaging.case import Box, PhaseImage, RawCase
-from phcc_client.imaging.preprocess import PreparedCase
+from phcc_client.imaging.case import Box, PhaseImage, PreparedCase, RawCase
 from phcc_model.config import DataSettings, Phase
 from phcc_model.errors import CaseError, StorageError
 
