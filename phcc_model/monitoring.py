@@ -1,6 +1,6 @@
 """Metrics for Prometheus: what stands in a program's files, read at every scrape and told on loopback.
 
-Nothing is remembered between two scrapes, so nothing has to be kept in step: a restarted supervisor tells the
+What is told is worked out from the files, so nothing has to be kept in step: a restarted supervisor tells the
 same. A scrape never fails either: a part that cannot be read is left out, and ``readable`` says so.
 """
 

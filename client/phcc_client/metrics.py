@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import get_args
 
 from phcc_client.connection import CONNECTED, connection_of
 from phcc_client.home import Home
 from phcc_client.policy import Policy, Standing
 from phcc_client.spool import Spool
-from phcc_model.chain import read_records
 from phcc_model.contract import keys
 from phcc_model.monitoring import MACHINE, Measures, add_machine, serving
 from phcc_model.supervision import read_status
@@ -45,11 +47,70 @@ METRICS = MACHINE | {
 
 def serve_metrics(home: Home) -> AbstractContextManager[Callable[[], None]]:
     """Tell a hospital's metrics on its loopback port; gives the supervisor's tick, see `serving`."""
-    return serving(home.settings.metrics_port, lambda: look(home))
+    left = WhatLeft(home.outbox)
+    return serving(home.settings.metrics_port, lambda: look(home, left))
 
 
-def look(home: Home) -> Measures:
-    """Everything, as it stands now."""
+class WhatLeft:
+    """Sums over the outbox, a record that only grows, for months: a line is read once, and its sum kept.
+
+    That is the one thing that outlives a scrape, and it is worked out anew after a restart. Whether the record
+    holds is for `phcc-client outbox` to say.
+
+    Args:
+        record: the outbox's file.
+    """
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+        self._lock = threading.Lock()  # two scrapes at a time
+        self._forget()
+
+    def _forget(self) -> None:
+        self._inode, self._read, self._last = 0, 0, ""
+        self._messages: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+
+    def add_to(self, measures: Measures) -> None:
+        """Read what is new, and add the sums.
+
+        Raises:
+            OSError, ValueError, KeyError, TypeError: the file cannot be read, or a line is none of the record.
+        """
+        with self._lock:
+            if self._record.exists():
+                self._catch_up()
+            for kind, count in self._messages.items():
+                measures.add("outbox_messages_total", count, kind=kind)
+                measures.add("outbox_bytes_total", self._bytes[kind], kind=kind)
+            if self._last:
+                measures.add("outbox_last_timestamp_seconds", datetime.fromisoformat(self._last).timestamp())
+
+    def _catch_up(self) -> None:
+        with self._record.open("rb") as stream:
+            now = self._record.stat()
+            if now.st_ino != self._inode or now.st_size < self._read:
+                self._forget()
+                self._inode = now.st_ino
+            stream.seek(self._read)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break  # it is being written
+                record = json.loads(line)["record"]
+                kind, size = str(record["kind"]), int(record["bytes"])
+                self._messages[kind] += 1
+                self._bytes[kind] += size
+                self._last = str(record["when"])
+                self._read += len(line)
+
+
+def look(home: Home, left: WhatLeft | None = None) -> Measures:
+    """Everything, as it stands now.
+
+    Args:
+        home: the hospital's folder.
+        left: the sums over its outbox so far; worked out from the beginning where not given.
+    """
     measures = Measures(PREFIX, METRICS)
     measures.add("info", 1, version=keys.package_version(), site=home.settings.hospital)
     add_machine(measures, home.folder)
@@ -60,7 +121,7 @@ def look(home: Home) -> Measures:
     with measures.part("order"):
         _add_order(measures, home)
     with measures.part("outbox"):
-        _add_outbox(measures, home)
+        (left or WhatLeft(home.outbox)).add_to(measures)
     with measures.part("studies"):
         found: Counter[str] = Counter(study.standing for study in Policy(home.folder).studies())
         for standing in STANDINGS:
@@ -84,22 +145,6 @@ def _add_order(measures: Measures, home: Home) -> None:
     measures.add("order_step", working.step)
     measures.add("order_steps", working.steps)
     measures.add("order_age_seconds", working.seconds)
-
-
-def _add_outbox(measures: Measures, home: Home) -> None:
-    """Without checking every field, as `Outbox.read` does: the record of a long study has many lines."""
-    messages: Counter[str] = Counter()
-    weights: Counter[str] = Counter()
-    last = None
-    for record in read_records(home.outbox):
-        messages[record["kind"]] += 1
-        weights[record["kind"]] += record["bytes"]
-        last = record["when"]
-    for kind, count in messages.items():
-        measures.add("outbox_messages_total", count, kind=kind)
-        measures.add("outbox_bytes_total", weights[kind], kind=kind)
-    if last is not None:
-        measures.add("outbox_last_timestamp_seconds", datetime.fromisoformat(last).timestamp())
 
 
 def _add_gpus(measures: Measures) -> None:

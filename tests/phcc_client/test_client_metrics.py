@@ -13,7 +13,7 @@ from scraping import exposition, samples
 
 from phcc_client.connection import TAIL
 from phcc_client.home import ClientSettings, Home
-from phcc_client.metrics import METRICS, PREFIX, look
+from phcc_client.metrics import METRICS, PREFIX, WhatLeft, look
 from phcc_client.outbox import Outbox
 from phcc_client.policy import Policy
 from phcc_client.spool import Spool
@@ -90,6 +90,37 @@ def test_bytes_that_left_are_those_of_the_arrays(home: Home) -> None:
     order = train_order(tiny_study(), "pretrain", "H1")
     sent = Outbox(home.outbox).record(order)  # any message with arrays
     assert told(home)["outbox_bytes_total kind=TrainOrder"] == sent.bytes > 0
+
+
+def test_sums_grow_with_the_record_and_begin_anew_with_a_new_one(home: Home) -> None:
+    left = WhatLeft(home.outbox)
+    outbox = Outbox(home.outbox)
+
+    def messages() -> float:
+        return samples(look(home, left), PREFIX)["outbox_messages_total kind=Failure"]
+
+    outbox.record(FAILED)
+    assert messages() == 1
+    outbox.record(FAILED)
+    with home.outbox.open("ab") as stream:
+        stream.write(b'{"half')
+    assert messages() == messages() == 2
+    for path in home.folder.glob("outbox.jsonl*"):
+        path.unlink()
+    Outbox(home.outbox).record(FAILED)
+    assert messages() == 1
+
+
+def test_a_line_that_is_damaged_is_told_at_every_scrape(home: Home) -> None:
+    left = WhatLeft(home.outbox)
+    Outbox(home.outbox).record(FAILED)
+    look(home, left)
+    with home.outbox.open("ab") as stream:
+        stream.write(b"what a full disk left\n")
+    for _ in range(2):
+        found = samples(look(home, left), PREFIX)
+        assert found["readable part=outbox"] == 0
+        assert "outbox_messages_total kind=Failure" not in found
 
 
 def test_nothing_but_names_stands_in_a_label(busy: Home) -> None:
