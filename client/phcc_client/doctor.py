@@ -250,9 +250,10 @@ def _enough(name: str, text: str, have: int, least: int, enough: int, remedy: st
 def _gpu(number: int) -> str:
     import torch
 
+    from phcc_client.devices import has_bf16
+
     found = torch.cuda.get_device_properties(number)
-    with torch.cuda.device(number):
-        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+    bf16 = "bf16" if has_bf16(torch.device("cuda", number)) else "no bf16"
     return f"cuda:{number} {found.name}, {found.total_memory / GIB:.0f} GiB, {bf16}"
 
 

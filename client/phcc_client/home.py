@@ -9,6 +9,7 @@
     HOME/policy/            decisions about studies
     HOME/studies/           the studies that came in, by digest
     HOME/outbox.jsonl       every message that left
+    HOME/machine_notes.jsonl    what this machine could not do as asked
     HOME/site/              prepared crops, memory, errors.log
     HOME/spool/ logs/ bin/ flower/      what runs and what it says
 

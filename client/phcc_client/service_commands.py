@@ -14,6 +14,7 @@ from rich.table import Table
 from phcc_client.connection import CONNECTED, connection_of
 from phcc_client.desk import NOTICES
 from phcc_client.home import Home
+from phcc_client.machine_notes import latest
 from phcc_client.service import serve
 from phcc_client.spool import Spool
 from phcc_client.supernode import programs
@@ -73,7 +74,7 @@ def status(folder: Path) -> None:
     connection = connection_of(home)
     console.print(f"{home.settings.hospital} and {home.settings.server}: {connection}")
     console.print(_work(home))
-    for line in _notices(home):
+    for line in [*_notices(home), *latest(home.folder)]:
         console.print(line)
     if connection != CONNECTED or any(program.pid is None for program in running.programs):
         sys.exit(EXIT_ERROR)

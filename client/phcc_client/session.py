@@ -7,8 +7,11 @@ and the site's data, and what a site remembers from round to round is stored und
 from __future__ import annotations
 
 import functools
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from phcc_client.announcement import card_of
+from phcc_client.devices import has_bf16
 from phcc_client.guard import failure_of, may_leave
 from phcc_client.memory import SiteMemory
 from phcc_client.ordered_study import study_of
 from phcc_client.preparations import open_prepared
+from phcc_client.room import Room, most_at_once
 from phcc_client.site import SPLITS, Site, Split
 from phcc_model.build import build_autoencoder, build_classifier, load_state, state_of
 from phcc_model.cases import CaseSet
@@ -47,6 +52,9 @@ from phcc_model.training.finetuning import finetune_round
 from phcc_model.training.predict import predict
 from phcc_model.training.pretraining import pretrain_loss, pretrain_round
 from phcc_model.training.progress import ProgressListener
+from phcc_model.training.sharing import Share
+
+log = logging.getLogger("phcc_client")
 
 SMALLEST = 1e-7
 """A probability this near to 0 or 1 counts as this far from it in the loss."""
@@ -59,10 +67,14 @@ class Runtime:
     Attributes:
         device: ``cpu``, ``cuda``, ``cuda:1``...
         threads: threads of torch; None leaves torch's own choice.
+        rank: of this process among those that train together, from 0; the first one keeps the site's memory.
+        ranks: how many there are.
     """
 
     device: str = "cpu"
     threads: int | None = None
+    rank: int = 0
+    ranks: int = 1
 
 
 class Session:
@@ -73,6 +85,7 @@ class Session:
         name: the site's name.
         runtime: the machine.
         listener: called after each step of the optimiser; what it raises ends the training.
+        note: tells the people of this machine what it could not do as asked; None: a line in the log.
     """
 
     def __init__(
@@ -81,12 +94,15 @@ class Session:
         name: str,
         runtime: Runtime | None = None,
         listener: ProgressListener | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.folder = folder
         self.name = name
         self.runtime = runtime or Runtime()
         self.listener = listener
         self.device = torch.device(self.runtime.device)
+        self.note = note or log.warning
+        self.room = Room(self.note)
         if self.runtime.threads is not None:
             torch.set_num_threads(self.runtime.threads)
 
@@ -102,24 +118,35 @@ class Session:
         return card
 
     def train(self, order: TrainOrder) -> TrainReply:
-        """Train the ordered weights on this site's training cases for one round.
+        """Train the ordered weights on this site's training cases for one round, in the memory that there is.
 
         Raises:
             PhccError: the order does not fit this site's package, study or data, or training fails.
+        """
+        return self.room.fit(order, partial(self.train_at_once, order))
+
+    def train_at_once(self, order: TrainOrder, at_once: int | None = None) -> TrainReply:
+        """`train` with so many cases in memory at once; None: a whole batch, or this rank's share of it.
+
+        Raises:
+            PhccError: as `train`.
+            MemoryError: it does not fit; also torch's own errors, see `devices.is_out_of_memory`.
         """
         study = self._checked(order)
         rounds = study.pretrain.rounds if order.stage == keys.PRETRAIN else study.finetune.rounds
         if order.round >= rounds:
             raise ContractError(f"round {order.round} is ordered, the study has {rounds}", where="order")
         cases = self._site(study).load("train")
+        share = Share(self.runtime.rank, self.runtime.ranks, at_once)
+        study = self._as_able(study, order.stage, share)
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)
         _check_manifest(manifest, order.manifest_digest)
         load_state(model, manifest.unpack(order.arrays))
         if isinstance(model, SWFCMAE):
-            counts, metrics = self._pretrain(model, cases, study, order)
+            counts, metrics = self._pretrain(model, cases, study, order, share)
         else:
-            counts, metrics = self._finetune(model, cases, study, order)
+            counts, metrics = self._finetune(model, cases, study, order, share)
         change = change_of(order.arrays, manifest.pack(state_of(model)))
         reply = TrainReply(
             package=keys.package_version(),
@@ -144,22 +171,27 @@ class Session:
         Raises:
             PhccError: as `train`.
         """
-        study = self._checked(order)
+        return self.room.fit(order, partial(self._evaluate, order))
+
+    def _evaluate(self, order: EvaluateOrder, at_once: int | None) -> EvaluateReply:
+        study = self._as_able(self._checked(order), order.stage, Share())
         cases = self._site(study).load(_split_of(order))
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)
         _check_manifest(manifest, order.manifest_digest)
         load_state(model, manifest.unpack(order.arrays))
         histogram: ScoreHistogram | None = None
+        most = at_once or most_at_once(order)
         if isinstance(model, SWFCMAE):
-            loss = pretrain_loss(model, cases, study, device=self.device)
+            loss = pretrain_loss(model, cases, study, device=self.device, batch_size=most)
         else:
             cases = cases.labelled
             if not len(cases):
                 raise TrainingError(
                     "there is no case with a label to score", where=f"{self.name} {order.split}"
                 )
-            probability = 1.0 / (1.0 + np.exp(-predict(model, cases, device=self.device).astype(np.float64)))
+            logit = predict(model, cases, device=self.device, batch_size=most).astype(np.float64)
+            probability = 1.0 / (1.0 + np.exp(-logit))
             loss = _log_loss(probability, cases.label_n)
             histogram = ScoreHistogram.from_scores(probability, cases.label_n)
         reply = EvaluateReply(
@@ -198,7 +230,7 @@ class Session:
         return failure_of(error, self.name)
 
     def _pretrain(
-        self, model: SWFCMAE, cases: CaseSet, study: StudyConfig, order: TrainOrder
+        self, model: SWFCMAE, cases: CaseSet, study: StudyConfig, order: TrainOrder, share: Share
     ) -> tuple[dict[str, int], dict[str, float]]:
         memory = SiteMemory(self.folder / "memory", order.study_digest, order.arm)
         result = pretrain_round(
@@ -210,8 +242,10 @@ class Session:
             device=self.device,
             memory=memory.before(order.round),
             progress=self.listener,
+            share=share,
         )
-        memory.keep(order.round, result.memory)
+        if share.rank == 0:
+            memory.keep(order.round, result.memory)
         counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
         return counts, {
             "loss": result.loss,
@@ -223,7 +257,7 @@ class Session:
         }
 
     def _finetune(
-        self, model: Classifier, cases: CaseSet, study: StudyConfig, order: TrainOrder
+        self, model: Classifier, cases: CaseSet, study: StudyConfig, order: TrainOrder, share: Share
     ) -> tuple[dict[str, int], dict[str, float]]:
         result = finetune_round(
             model,
@@ -233,9 +267,19 @@ class Session:
             site=self.name,
             device=self.device,
             progress=self.listener,
+            share=share,
         )
         counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}
         return counts, {"loss": result.loss, "auc_training": result.auc_training}
+
+    def _as_able(self, study: StudyConfig, stage: str, share: Share) -> StudyConfig:
+        """The study, in float32 where it asks for bf16 and not every rank's device has it."""
+        settings = study.pretrain if stage == keys.PRETRAIN else study.finetune
+        if not settings.bf16 or share.agreed(has_bf16(self.device), self.device):
+            return study
+        if share.rank == 0:
+            self.note("bf16 is not supported by this card: float32")
+        return study.model_copy(update={stage: settings.model_copy(update={"bf16": False})})
 
     def _checked(self, order: TrainOrder | EvaluateOrder) -> StudyConfig:
         if order.site != self.name:

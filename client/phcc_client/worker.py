@@ -10,24 +10,26 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from phcc_client.devices import devices_of, give_memory_back, must_be_there
 from phcc_client.error_log import write_down
 from phcc_client.guard import failure_of
 from phcc_client.home import Home
+from phcc_client.machine_notes import note
 from phcc_client.policy import Policy
+from phcc_client.ranks import Ranks
 from phcc_client.readiness import Readiness
 from phcc_client.session import Runtime, Session
-from phcc_client.spool import Order, Reply, Spool
-from phcc_model.contract.messages import TrainOrder
+from phcc_client.spool import REPORT_S, Order, Reply, Spool
+from phcc_model.contract.messages import EvaluateOrder, Failure
 from phcc_model.errors import PhccError
 from phcc_model.training.progress import Progress
 
 log = logging.getLogger("phcc_client")
 
 IDLE_S = 0.2
-REPORT_S = 1.0
-"""Least time between two reports of how far a training is, and between two looks at whether it still counts."""
 
 
 class Superseded(Exception):
@@ -48,13 +50,14 @@ class Worker:
         self._readiness = Readiness(home)
         self._current: tuple[str, Order] | None = None
         self._reported = 0.0
-        device = home.settings.device
-        runtime = Runtime(device if isinstance(device, str) else device[0], home.settings.threads)
-        self._session = Session(home.site, home.settings.hospital, runtime, self._listen)
+        self._devices = devices_of(home.settings)
+        self._ranks = Ranks(home, self._devices) if len(self._devices) > 1 else None
+        runtime = Runtime(self._devices[0], home.settings.threads)
+        self._session = Session(home.site, home.settings.hospital, runtime, self._listen, self._note)
 
     def serve(self) -> None:
         """Work until the process is ended."""
-        log.info("waiting for orders on %s", self._session.runtime.device)
+        log.info("waiting for orders on %s", ", ".join(self._devices))
         while True:
             if not self.work():
                 self._readiness.see_to_it()
@@ -70,8 +73,9 @@ class Worker:
         log.info("%s: begun", what)
         try:
             self._policy.check(order.study, order.study_digest)
-            self._spool.answer(digest, self._carried_out(order))
-            log.info("%s: done", what)
+            answer = self._carried_out(digest, order)
+            self._spool.answer(digest, answer)
+            log.info("%s: %s", what, "failed" if isinstance(answer, Failure) else "done")
         except Superseded:
             log.info("%s: given up, another order has come", what)
         except Exception as error:
@@ -82,10 +86,15 @@ class Worker:
             self._current = None
         return True
 
-    def _carried_out(self, order: Order) -> Reply:
-        if isinstance(order, TrainOrder):
+    def _carried_out(self, digest: str, order: Order) -> Reply | Failure:
+        must_be_there(self._devices)
+        if isinstance(order, EvaluateOrder):
+            return self._session.evaluate(order)
+        if self._ranks is None:
             return self._session.train(order)
-        return self._session.evaluate(order)
+        give_memory_back()  # what was scored here before was on a device that a rank needs now
+        work = partial(self._ranks.train, digest, watch=self._still_counts)
+        return self._session.room.fit(order, work, len(self._devices))
 
     def _give_up(self, digest: str, error: Exception) -> None:
         try:
@@ -95,14 +104,25 @@ class Worker:
             time.sleep(10 * REPORT_S)
 
     def _listen(self, progress: Progress) -> None:
+        if self._current is not None and self._still_counts():
+            self._spool.report(self._current[0], progress.step, progress.steps)
+
+    def _still_counts(self) -> bool:
+        """Look now and then whether the order at work still counts; whether this was a moment to look.
+
+        Raises:
+            Superseded: it does not.
+        """
         now = time.monotonic()
         if self._current is None or now - self._reported < REPORT_S:
-            return
+            return False
         self._reported = now
-        digest, order = self._current
-        if not self._spool.counts(digest, order):
+        if not self._spool.counts(*self._current):
             raise Superseded
-        self._spool.report(digest, progress.step, progress.steps)
+        return True
+
+    def _note(self, text: str) -> None:
+        note(self._home.folder, text)
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ class Share:
         if self.ranks == 1:
             yield lambda work: work()
             return
-        yield DistributedDataParallel(_Forward(model), broadcast_buffers=False)
+        yield DistributedDataParallel(_Forward(model))
 
     def agreed(self, flag: bool, device: torch.device) -> bool:
         """Whether a flag is true on every rank."""
