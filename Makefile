@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint chaos setup clean
+.PHONY: demo test lint chaos comings cost setup clean
 
 demo: $(READY)
 	$(BIN)/phcc-simulate configs/demo.yaml --out runs/demo
@@ -16,6 +16,14 @@ test: lint
 # Every process of a real deployment killed at every stage; about an hour on two cores. See deploy/RELIABILITY.md.
 chaos: $(READY)
 	$(BIN)/python tests/deployment/chaos.py --out runs/chaos
+
+# Sites that are slow, vanish, return, come late; about twenty minutes.
+comings: $(READY)
+	$(BIN)/python tests/deployment/comings.py --out runs/comings
+
+# What a round costs beside Flower's own, memory at 3 and 24 sites, 200 rounds in a row; about an hour.
+cost: $(READY)
+	$(BIN)/python tests/deployment/cost.py --out runs/cost
 
 lint: $(READY)
 	$(BIN)/ruff check .
