@@ -28,7 +28,7 @@ from harness import Deployment, command_of, marked, until, write_study
 
 HERE = Path(__file__).parent
 MODEL_MB = 28.0
-WIDE = {"size": "custom", "depths": [1, 1], "dims": [400, 700], "kernel": [3, 3, 3], "decoder_width": 64}
+WIDE = {"size": "custom", "depths": [1, 1], "dims": [380, 680], "kernel": [3, 3, 3], "decoder_width": 64}
 """About seven million weights: 28 MB."""
 
 
@@ -117,8 +117,8 @@ def run_null(
     return run, watched.peak
 
 
-def own_round(deployment: Deployment, out: Path, rounds: int) -> list[float]:
-    """Flower's FedAvg over one 28 MB array, through the same front door and nodes, by its own client app."""
+def own_round(deployment: Deployment, out: Path, rounds: int, elements: int) -> list[float]:
+    """Flower's FedAvg over one array of as many float32, through the same door and nodes, by its own app."""
     for hospital in deployment.hospitals.values():
         program = hospital.home / "bin" / "flwr-clientapp"
         program.unlink()
@@ -138,7 +138,7 @@ def own_round(deployment: Deployment, out: Path, rounds: int) -> list[float]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
-    config = f'out="{result}" rounds={rounds}'
+    config = f'out="{result}" rounds={rounds} elements={elements}'
     done = subprocess.run(
         [str(harness.PROGRAMS / "flwr"), "run", str(HERE / "flower_app"), "here", "--run-config", config],
         env=environment, capture_output=True, text=True, check=False, timeout=120,
@@ -163,7 +163,7 @@ def measure_round(out: Path) -> None:
         run, _ = run_null(deployment, out / "round-study", "wide", 6, WIDE)
         ours = statistics.median(rounds_of(deployment, run))
         sent = next(iter(deployment.ledger(run)))["sites"]["S01"]
-        theirs = statistics.median(own_round(deployment, out, 6))
+        theirs = statistics.median(own_round(deployment, out, 6, sent["bytes_down"] // 4))
     finally:
         deployment.stop()
     down, up = sent["bytes_down"] / 1e6, sent["bytes_up"] / 1e6

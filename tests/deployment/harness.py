@@ -24,6 +24,8 @@ from phcc_model.supervision import MARK, read_status, stop_detached, stop_marked
 
 PROGRAMS = Path(sys.executable).parent
 PORTS = range(20_000, 32_000)
+PATIENCE_S = 400
+"""With one of our commands: ten times what it takes on an idle machine."""
 
 STUDY: dict[str, Any] = {
     "name": "tiny",
@@ -281,7 +283,7 @@ def run_program(name: str, *words: str, check: bool = True) -> subprocess.Comple
         [str(PROGRAMS / name), *words],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         check=False,
         env=environment,
         stdin=subprocess.DEVNULL,
