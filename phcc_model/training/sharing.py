@@ -14,8 +14,9 @@ own cases, takes them `at_once` by `at_once`, and the results are gathered.
 
 Equal to one process that takes the whole batch at once: sampling order, masks, augmentation, dropout and drop
 path to the bit; weights, loss, AUC, statistics and memory to rounding of sums in another order (AdamW divides
-by the gradient's size, so where a gradient is itself rounding, its sign may differ). Not equal: where ranks run
-on cards of different kinds, their copies of the weights drift apart by rounding within a round; rank 0's count.
+by the gradient's size, so where a gradient is itself rounding, its sign may differ). In bf16 that is bf16's
+rounding: each part's share of a gradient is rounded before the shares are added. Not equal: where ranks run on
+cards of different kinds, their copies of the weights drift apart by rounding within a round; rank 0's count.
 The same number of ranks and of cases at once gives the same bits again.
 """
 

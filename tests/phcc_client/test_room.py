@@ -14,7 +14,7 @@ import pytest
 import torch
 from builders import CENTRES, evaluate_order, open_sessions, tiny_study, train_order
 
-from phcc_client import devices, machine_notes, session, worker
+from phcc_client import devices, machine_notes, service_commands, session, worker
 from phcc_client.devices import has_bf16, is_out_of_memory, must_be_there
 from phcc_client.home import ClientSettings, Home
 from phcc_client.machine_notes import KEPT, NOTES, latest, note
@@ -29,6 +29,7 @@ from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import TrainOrder, TrainReply
 from phcc_model.errors import ConfigError, TrainingError
 from phcc_model.pretrain import SWFCMAE
+from phcc_model.supervision import Status
 
 STUDY = tiny_study(model={"drop_path": 0.3}, pretrain={"rounds": 3})
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -281,3 +282,14 @@ def test_a_missing_device_fails_the_order_and_not_the_worker(
     assert getattr(answer, "code", None) == "config"
     assert devices.devices_of(ours._home.settings) == ("cuda:7",)
     assert machine_notes.latest(tmp_path / "home") == []
+
+
+def test_status_shows_the_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Home.make(tmp_path, ClientSettings(hospital="Alma", server="a:1"))
+    note(tmp_path, "bf16 is not supported by this card: float32")
+    monkeypatch.setattr(service_commands, "read_status", lambda _: Status(1, 0.0))
+    with pytest.raises(SystemExit):  # it is not connected
+        service_commands.status(tmp_path)
+    assert "bf16 is not supported by this card: float32" in capsys.readouterr().out
