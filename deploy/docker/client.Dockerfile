@@ -27,6 +27,7 @@ COPY --from=build /opt/phcc /opt/phcc
 ENV PATH=/opt/phcc/bin:$PATH \
     PHCC_CLIENT_HOME=/srv/phcc/home \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    HOME=/srv/phcc \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001:10001

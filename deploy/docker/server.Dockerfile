@@ -24,6 +24,7 @@ RUN apt-get update \
 COPY --from=build /opt/phcc /opt/phcc
 ENV PATH=/opt/phcc/bin:$PATH \
     PHCC_SERVER_INSTANCE=/srv/phcc/instance \
+    HOME=/srv/phcc \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001:10001
