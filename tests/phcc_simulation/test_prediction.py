@@ -120,6 +120,22 @@ def test_a_run_says_round_by_round_what_it_does_and_ends_with_a_table(
     assert f"report  {place / 'run' / 'report.html'}" in told.out
 
 
+def test_without_validation_patients_the_last_round_is_the_model_and_one_half_the_threshold(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"path": str(place / "organs.npz"), "split": {"validation": 0.0}}
+    told = simulate(capsys, write_study(tmp_path, data=data), tmp_path / "run")
+    assert (told.code, told.err) == (0, "")
+    assert "no round can be chosen, the last one counts" in told.out
+    summary = Summary.model_validate_json((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary.arms["full"]["internal"].threshold == 0.5
+    assert [r.round for r in summary.rounds if r.best and r.stage == "finetune"][-1] == 3
+    out = tmp_path / "scores.csv"
+    told = call(capsys, "predict", "--run", tmp_path / "run", "--npz", place / "organs.npz", "--out", out)
+    assert (told.code, told.err) == (0, "")
+    assert len(scores_of(out)) == 10
+
+
 def test_every_image_gets_a_score_that_tells_the_classes_apart(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
