@@ -66,4 +66,8 @@ def youden_threshold(label_n: ArrayLike, score_n: ArrayLike) -> float:
         )
     # Every corner is kept, as the best one may lie on a straight stretch of the curve.
     fpr, tpr, threshold = metrics.roc_curve(cases.label_n, cases.score_n, drop_intermediate=False)
-    return float(threshold[1:][np.argmax((tpr - fpr)[1:])])
+    # In whole cases: as fractions, equal sums would differ by their rounding and a lower threshold could win.
+    positives = int(np.sum(cases.label_n == 1))
+    negatives = len(cases.label_n) - positives
+    gain = np.rint(tpr * positives) * negatives - np.rint(fpr * negatives) * positives
+    return float(threshold[1:][np.argmax(gain[1:])])

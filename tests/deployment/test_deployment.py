@@ -67,7 +67,7 @@ SAYS = {
     "missing_name": "array is missing",
     "extra_name": "array not expected",
     "empty": "does not hold the records of a reply",
-    "huge_change": "times as long as the others'",
+    "huge_change": "which no training gives",
     "somebody_else": "site is 'C1', ordered was 'C3'",
 }
 

@@ -203,13 +203,13 @@ def test_the_memory_of_the_weighting_goes_on_from_round_to_round() -> None:
 def test_the_classifier_learns_sixteen_cases_by_heart() -> None:
     calm = {name: 0 for name in AugmentationSettings.model_fields if name != "flip"}
     study = tiny_study(
-        finetune={"rounds": 25, "augmentation": {**calm, "flip": False}},
+        finetune={"rounds": 40, "augmentation": {**calm, "flip": False}},
         model={"drop_path": 0.0, "classifier": {"width": 16, "heads": 2, "dropout": 0.0}},
     )
     model, cases = start("finetune", study), tiny_cases(16)
     rng = np.random.default_rng(5)
     cases = replace(cases, label_n=rng.permutation(cases.label_n))  # nothing but memory helps
-    for round_index in range(25):
+    for round_index in range(40):
         run("finetune", model, cases, study, round_index=round_index)
     logit = predict(model, cases, device=CPU)
     assert ((logit > 0) == (cases.label_n == 1)).all()
