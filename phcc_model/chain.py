@@ -111,6 +111,16 @@ def read_records(path: Path) -> tuple[Any, ...]:
     return tuple(line.get("record") for line in _complete_lines(path)[0])
 
 
+def last_seal(path: Path) -> str:
+    """The seal of the last whole line; nothing is written, so another process may be adding to the file.
+
+    Raises:
+        StorageError: the file cannot be read.
+    """
+    lines, _ = _complete_lines(path)
+    return str(lines[-1].get("seal", BEGIN)) if lines else BEGIN
+
+
 def read_held_records(path: Path, what: str, remedy: str) -> tuple[dict[str, Any], ...]:
     """The records of a chain that holds, in order; nothing is written.
 

@@ -21,8 +21,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from phcc_client.imaging.cache import entry_path, store
-from phcc_client.imaging.dataset import Entry
 from phcc_client.imaging.case import PreparedCase
+from phcc_client.imaging.dataset import Entry
 from phcc_client.preparations import preparation_folder
 from phcc_client.session import Runtime, Session
 from phcc_client.site import Split, write_site

@@ -103,10 +103,19 @@ class Ledger:
         Raises:
             StorageError: the file cannot be read, or a line is no record of a round.
         """
-        try:
-            return tuple(RoundRecord.model_validate(record) for record in read_records(self.path))
-        except ValidationError as error:
-            raise StorageError("a line is no record of a round", where=str(self.path)) from error
+        return read_rounds(self.path)
+
+
+def read_rounds(path: Path) -> tuple[RoundRecord, ...]:
+    """All rounds of a ledger that another process may be writing: nothing is set right.
+
+    Raises:
+        StorageError: the file cannot be read, or a line is no record of a round.
+    """
+    try:
+        return tuple(RoundRecord.model_validate(record) for record in read_records(path))
+    except ValidationError as error:
+        raise StorageError("a line is no record of a round", where=str(path)) from error
 
 
 def verify(path: Path) -> tuple[str, ...]:

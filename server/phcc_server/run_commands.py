@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from phcc_model.chain import last_seal
 from phcc_model.command_line import EXIT_ERROR
 from phcc_model.errors import ConfigError, PhccError, RoundError
 from phcc_model.shipped import find_study
@@ -21,7 +22,7 @@ from phcc_server.certificates import expiry
 from phcc_server.health import is_serving
 from phcc_server.hospitals import Register
 from phcc_server.instance import Instance
-from phcc_server.ledger import Ledger
+from phcc_server.ledger import read_rounds
 from phcc_server.options import console
 from phcc_server.run_folder import RunFolder
 from phcc_server.screen import Screen
@@ -208,8 +209,7 @@ def verify_run(folder: Path, name: str) -> None:
         console.print(f"does not hold: {fault}")
     if faults:
         sys.exit(EXIT_ERROR)
-    ledger = Ledger(run.ledger)
-    console.print(f"{name}: {len(ledger.read())} rounds, whole. Last seal {ledger.head}")
+    console.print(f"{name}: {len(read_rounds(run.ledger))} rounds, whole. Last seal {last_seal(run.ledger)}")
 
 
 def _is_well(instance: Instance) -> bool:
@@ -246,7 +246,7 @@ def _show_hospitals(instance: Instance) -> None:
 
 def _last_round(run: RunFolder) -> str:
     with contextlib.suppress(PhccError):
-        if run.ledger.exists() and (rounds := Ledger(run.ledger).read()):
+        if run.ledger.exists() and (rounds := read_rounds(run.ledger)):
             last = rounds[-1]
             return f", {last.arm} {last.stage} round {last.round + 1} {last.status.value}"
     return ""

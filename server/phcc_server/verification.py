@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 
 from phcc_model.arms import ArmPlan
+from phcc_model.chain import last_seal
 from phcc_model.checkpoint import load_checkpoint, state_digest
 from phcc_model.contract import keys
 from phcc_model.errors import PhccError
-from phcc_server.ledger import Ledger, RoundRecord, verify
+from phcc_server.ledger import RoundRecord, read_rounds, verify
 from phcc_server.rounds import RoundStatus
 from phcc_server.run_folder import RunFolder
 from phcc_server.store import RunStore
@@ -29,7 +30,7 @@ def faults_of(run: RunFolder) -> tuple[str, ...]:
     faults = list(verify(run.ledger))
     if faults:
         return tuple(faults)
-    records = Ledger(run.ledger).read()
+    records = read_rounds(run.ledger)
     plans, _ = arms_at_sites(run.study, run.request.sites)
     for plan in plans:
         own = [record for record in records if record.arm == plan.name]
@@ -79,7 +80,7 @@ def _report(run: RunFolder, records: tuple[RoundRecord, ...]) -> Iterator[str]:
     if not path.exists():
         return
     digests = json.loads(path.read_text(encoding="utf-8")).get("digests", {})
-    if digests.get("ledger") != Ledger(run.ledger).head:
+    if digests.get("ledger") != last_seal(run.ledger):
         yield "the report was made from another ledger"
     finals = {r.digest_after for r in records if r.stage == keys.FINETUNE}
     for name, digest in digests.items():

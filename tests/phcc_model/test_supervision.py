@@ -8,16 +8,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from phcc_model.errors import StorageError
-from phcc_model.supervision import Status, is_locked, read_status, start_detached, stop_detached, stop_marked
+from phcc_model.supervision import (
+    Status,
+    _bears_mark,
+    is_locked,
+    read_status,
+    start_detached,
+    stop_detached,
+    stop_marked,
+)
 
 SERVE = """
 import os, sys
 from pathlib import Path
+from types import SimpleNamespace
 from phcc_model.supervision import Program, Supervisor
 folder = Path(sys.argv[1])
 sleeper = Program("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"], dict(os.environ))
@@ -106,3 +116,25 @@ def test_stopping_stops_everything_and_says_whether_there_was_anything(served: t
 def test_one_that_ends_at_once_is_told_with_its_last_word(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"did not start \(no such thing\)"):
         start_detached(tmp_path, [sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def test_a_program_that_hides_its_environment_is_known_by_its_arguments(tmp_path: Path) -> None:
+    """Flower's SuperExec hides its environment from everybody but root."""
+
+    class Hidden:
+        def __init__(self, words: list[str], user: int) -> None:
+            self.words, self.user = words, user
+
+        def environ(self) -> dict[str, str]:
+            raise psutil.AccessDenied
+
+        def cmdline(self) -> list[str]:
+            return self.words
+
+        def uids(self) -> SimpleNamespace:
+            return SimpleNamespace(real=self.user)
+
+    ours = ["flower-superexec", "--root-certificates", f"{tmp_path}/tls/ca.pem"]
+    assert _bears_mark(Hidden(ours, os.getuid()), tmp_path)  # type: ignore[arg-type]
+    assert not _bears_mark(Hidden(ours, os.getuid() + 1), tmp_path)  # type: ignore[arg-type]
+    assert not _bears_mark(Hidden(["sleep", f"{tmp_path}-other/x"], os.getuid()), tmp_path)  # type: ignore[arg-type]
