@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint chaos comings cost setup clean
+.PHONY: demo test lint lint-deploy chaos comings cost setup clean
 
 demo: $(READY)
 	$(BIN)/phcc-simulate configs/demo.yaml --out runs/demo
@@ -29,6 +29,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The files of deploy/ under their own linters, which most machines lack; systemd-analyze and promtool where they are.
+lint-deploy: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[deploy-lint]"
+	$(BIN)/python -m pytest -q tests/deploy
 
 setup: $(READY)
 

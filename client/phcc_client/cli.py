@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="A hospital's side of a federated pHCC-SSL study. Nothing runs here that was not approved here.\n\n"
-    "Example: phcc-client init kit-H1.yaml --home /srv/phcc",
+    "Example: phcc-client init H1.kit.yaml --home /srv/phcc",
     epilog="--debug shows tracebacks.",
 )
 
@@ -48,7 +48,7 @@ def init(
 ) -> None:
     """Join by a coordinator's kit: make this hospital's key, and the admission file that goes back.
 
-    Example: phcc-client init kit-H1.yaml --home /srv/phcc
+    Example: phcc-client init H1.kit.yaml --home /srv/phcc
     """
     from phcc_client import admin_commands
 
