@@ -48,6 +48,8 @@ GRACE_S = 5.0
 """How long after a message's own end its error is waited for."""
 AGAIN_S = 3.0
 """Between two attempts to reach a site whose node Flower has lost."""
+QUESTION_S = 60.0
+"""How long a deployment waits for one site's card before it asks once more."""
 ASK_AGAIN_S = 10.0
 """Before a site that could not take part is asked for its card again."""
 
@@ -114,6 +116,8 @@ class FlowerSites:
                     self._note(node, answer, answers)
                 elif isinstance(answer, NoReply):
                     unread[f"node {node} {answer.status}: {answer.reason}"] = None
+                    if self._patience is not None:  # its node was lost with the question: it will be back
+                        self._ask_after[node] = time.monotonic() + AGAIN_S
             if self._all_there(expected, answers) or time.monotonic() >= end:
                 break
             poll = min(LONGEST_POLL_S, poll * 1.5)
@@ -147,7 +151,7 @@ class FlowerSites:
             for node, name in online.items()
             if now >= self._ask_after.get(node, 0.0) and (not name or name in expected)
         ]
-        ttl = max(self._patience_s, 1.0)
+        ttl = max(self._patience_s if self._patience is None else min(self._patience_s, QUESTION_S), 1.0)
         again = now + ttl + GRACE_S if self._patience is not None else math.inf
         self._ask_after |= dict.fromkeys(wanted, again)
         self._asked |= self._push(dict.fromkeys(wanted, order), QUERY, ttl)

@@ -198,6 +198,21 @@ def test_a_site_that_says_no_is_asked_again_after_a_while(clock: Clock) -> None:
     assert [h.state for h in heard] == ["not ready", "not ready", "ready"]
 
 
+@pytest.mark.parametrize("lost", [Error(code=5, reason="node unavailable"), None])
+def test_a_question_that_was_lost_with_its_node_is_asked_again(lost: Error | None, clock: Clock) -> None:
+    """After a reboot Flower takes a dead node for a living one, and the first question goes to nobody."""
+    asked: list[float] = []
+
+    def rebooted(order: Message) -> Message | Error | None:
+        asked.append(clock.now)
+        return lost if len(asked) == 1 else card("Alma")
+
+    grid = NamedGrid({11: site(rebooted)}, {11: "Alma"})
+    cards = FlowerSites(grid, 240.0, Patience(60.0)).cards(card_order(STUDY), ("Alma",))
+    assert isinstance(cards["Alma"], SiteCard)
+    assert asked[1] - asked[0] < 70.0
+
+
 def test_a_site_with_a_new_key_is_found_under_its_name() -> None:
     """While a key is rotated, two nodes bear one name; the order goes to the one that is there."""
     grid, sites, _, _ = reached({"Alma": Slow("Alma", 0)})
