@@ -190,9 +190,9 @@ def test_a_study_that_nobody_approved_trains_nowhere(
 ) -> None:
     """An altered study under an approved name, and one that nobody has seen: every site says no."""
     before = {name: len(hospital.sent()) for name, hospital in deployment.hospitals.items()}
-    altered = write_study(tmp_path, seed=99, federation={"start_patience_s": 5})
+    altered = write_study(tmp_path, seed=99, federation={"start_patience_s": 40})
     run = deployment.submit(altered)
-    verdict = until(lambda: deployment.verdict(run), 120, "the run ends")
+    verdict = until(lambda: deployment.verdict(run), 240, "the run ends")
     assert verdict["state"] == "failed"
     assert "this hospital has not agreed to it" in verdict["text"]
     assert deployment.run("watch", run, check=False).returncode == 1
