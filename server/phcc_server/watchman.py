@@ -21,7 +21,7 @@ from phcc_server.instance import Instance
 
 REFUSALS = "refusals.jsonl"
 EVERY_S = 30.0
-REFUSED = 400
+REFUSED = range(400, 500)
 LONGEST_PATH = 120
 MOST_KINDS = 50
 """Kinds of refusals told apart at a time; the others are counted together."""
@@ -122,7 +122,7 @@ def last_refusals(instance: Instance, most: int) -> list[str]:
 
 def _knock(line: dict[str, Any]) -> list[Knock]:
     status = int(line["status"])
-    if status < REFUSED:
+    if status not in REFUSED:  # 5xx is this server's own trouble, and nobody knocked in vain
         return []
     path = "".join(c if c.isprintable() else "?" for c in str(line["path"]))[:LONGEST_PATH]
     return [Knock(str(line["address"])[:64], path, status)]

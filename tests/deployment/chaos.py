@@ -183,8 +183,15 @@ def one(deployment: Deployment, number: int, name: str, expected: str, out: Path
         digest = deployment.finish(run, 420)
         statuses = sorted({record["status"] for record in deployment.ledger(run)})
         outcome = "same" if digest == expected else "different"
+        reasons = {
+            f"{site}: {given['reason']}"
+            for record in deployment.ledger(run)
+            for site, given in record["sites"].items()
+            if given["reason"]
+        }
         return {
             "point": name,
+            **({"why": "; ".join(sorted(reasons))} if reasons else {}),
             "outcome": outcome,
             "rounds": ", ".join(statuses),
             "seconds_after": round(time.monotonic() - done),
