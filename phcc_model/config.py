@@ -277,7 +277,9 @@ class FederationSettings(Section):
     )
     start_patience_s: Positive = Field(300.0, description="how long the first round waits for every site")
     lost_after_s: Positive = Field(
-        300.0, description="deployment: a site of which nothing is heard for so long is lost for the round"
+        300.0,
+        description="deployment: a site of which nothing is heard for so long is lost for the round; half of it "
+        "must be enough for the weights to travel there and back",
     )
     round_deadline_s: Positive = 3600.0
     largest_change: Positive = Field(

@@ -48,6 +48,7 @@ GRACE_S = 5.0
 """How long after a message's own end its error is waited for."""
 AGAIN_S = 3.0
 """Between two attempts to reach a site whose node Flower has lost."""
+LEAST_MESSAGE_S = 10.0
 QUESTION_S = 60.0
 """How long a deployment waits for one site's card before it asks once more."""
 ASK_AGAIN_S = 10.0
@@ -61,7 +62,8 @@ class Patience:
     """How long a deployment waits for sites that come and go.
 
     Attributes:
-        lost_after_s: a site of which nothing is heard for so long is lost for the round.
+        lost_after_s: a site of which nothing is heard for so long is lost for the round; a message without an
+            answer is sent again after half of it.
     """
 
     lost_after_s: float
@@ -210,7 +212,7 @@ class FlowerSites:
         now = time.monotonic()
         errands = [Errand(order, order.digest if self._patience else "", now) for order in orders]
         end = now + deadline_s
-        self._send(errands, flower_kind, deadline_s)
+        self._send(errands, flower_kind, self._message_s(deadline_s))
         with tempfile.TemporaryDirectory(prefix="phcc-replies-") as aside:
             for place, errand in enumerate(errands):
                 poll = SHORTEST_POLL_S
@@ -297,11 +299,22 @@ class FlowerSites:
         errand.due = time.monotonic() + AGAIN_S
         self._push_one(errand, errand.order, flower_kind, seconds_left)
 
+    def _message_s(self, seconds_left: float) -> float:
+        """How long one message may take there and back.
+
+        Flower's node drops a reply that it cannot push (a cut network, say) without a word. In a deployment a
+        message therefore ends before its site is given up, and is sent again; the site has its answer on disk.
+        """
+        if self._patience is None:
+            return seconds_left
+        return min(seconds_left, max(LEAST_MESSAGE_S, self._patience.lost_after_s / 2))
+
     def _push_one(self, errand: Errand[Order], order: Message, kind: str, seconds_left: float) -> None:
         node = self._node_of(errand.order.site, self._online())
         if node is None or seconds_left <= 0:
             return
-        errand.message = next(iter(self._push({node: order}, kind, seconds_left)), None)
+        sent = self._push({node: order}, kind, self._message_s(seconds_left))
+        errand.message = next(iter(sent), None)
 
 
 _UNKNOWN_SITE = "the site has not announced itself"

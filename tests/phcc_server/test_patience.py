@@ -139,6 +139,13 @@ def test_an_order_that_flower_lost_with_its_node_is_sent_again() -> None:
     assert "silent" in [h.state for h in heard]
 
 
+def test_a_message_ends_before_its_site_is_given_up() -> None:
+    """Flower's node drops a reply that it cannot push: only the message's own end tells of it."""
+    grid, sites, _, _ = reached({"Alma": Slow("Alma", 2)}, lost_after_s=90.0)
+    list(sites.train(orders("Alma"), 3600.0))
+    assert {message.metadata.ttl for message in grid.pushed[1:]} == {45.0}
+
+
 def test_a_site_that_forgot_the_order_is_sent_it_again() -> None:
     asked: list[Message] = []
 
