@@ -104,7 +104,6 @@ def test_an_order_through_flower_is_answered_as_the_session_answers(
         RuntimeError(SECRET),
         FileNotFoundError(2, "No such file", SECRET),
         ConfigError("cannot be read", where=SECRET, remedy=SECRET),
-        MemoryError(SECRET),
     ],
     ids=lambda e: type(e).__name__,
 )
@@ -121,17 +120,28 @@ def test_a_client_that_raises_in_the_middle_sends_a_failure_without_the_text(
         reply = ask(train_order(STUDY, keys.FINETUNE, "Alma"), "train", **configured(folder))
     failure = failure_in(reply)
     assert failure.site == "Alma"
-    codes = {
-        ConfigError: "config",
-        MemoryError: "training",
-    }  # a full memory is met by training with less at once
-    assert failure.code == codes.get(type(error), "internal")
+    assert failure.code == ("config" if isinstance(error, ConfigError) else "internal")
     for word in ("Meier", "1950", "srv", "nii", str(tmp_path)):
         assert word not in str(reply.content)
     kept = (folder / ERROR_LOG).read_text(encoding="utf-8")
     assert SECRET in kept  # the hospital's own log has it all
     assert "in raises" in kept
     assert SECRET in caplog.text
+
+
+def test_a_memory_that_is_full_whatever_is_tried_is_the_trainings_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_sessions(tmp_path, STUDY, {"Alma": CENTRES["Alma"]})["Alma"].folder
+
+    def raises(*args: object, **kwargs: object) -> None:
+        raise MemoryError(SECRET)
+
+    monkeypatch.setattr("phcc_client.session.finetune_round", raises)
+    reply = ask(train_order(STUDY, keys.FINETUNE, "Alma"), "train", **configured(folder))
+    assert failure_in(reply).code == "training"
+    assert "Meier" not in str(reply.content)
+    assert "out of memory with 1 case at once" in (folder / ERROR_LOG).read_text(encoding="utf-8")
 
 
 def test_a_log_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
