@@ -119,8 +119,14 @@ def supernode(deployment: Deployment, folder: Path, *words: str) -> int:
         *("--root-certificates", str(deployment.instance / "tls" / "ca.pem")),
         *("--port", str(free_port(deployment.ports)), "--max-retries", "2", *words),
     ]
-    # It must not call home, which takes its time where nobody answers; and a child of its would hold a pipe.
-    environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join(
+            [str(PROGRAMS), os.environ["PATH"]]
+        ),  # it starts another of Flower's programs
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }
     with (folder / "node.log").open("ab") as log:
         done = subprocess.run(
             command, cwd=folder, env=environment, timeout=240, check=False, stdout=log, stderr=log
