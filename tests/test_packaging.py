@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from phcc_simulation.launcher import BUNDLE
+from phcc_server.bundle import bundle as bundle_of
+from phcc_simulation.launcher import CONFIG
 
 PROJECT: dict[str, Any] = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
 
@@ -24,7 +25,7 @@ def test_flower_has_nothing_to_fetch_for_a_run() -> None:
 
 
 def test_the_private_bundle_is_the_repositorys_app() -> None:
-    bundle = tomllib.loads(BUNDLE.format(version="0"))["tool"]["flwr"]["app"]
+    bundle = tomllib.loads(bundle_of("phcc_simulation", "phcc_simulation", CONFIG))["tool"]["flwr"]["app"]
     app = PROJECT["tool"]["flwr"]["app"]
     assert bundle["components"] == app["components"]
     assert bundle["config"].keys() == app["config"].keys()

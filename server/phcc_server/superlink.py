@@ -35,10 +35,10 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-from phcc_model.contract import keys
 from phcc_model.contract.enrolment import public_text, read_public
 from phcc_model.errors import RoundError
 from phcc_model.supervision import Program, program_path
+from phcc_server.bundle import README, bundle
 from phcc_server.hospitals import Node
 from phcc_server.instance import Instance
 
@@ -50,25 +50,6 @@ TIMEOUT_S = 20.0
 LONGEST_PAUSE_S = 5.0
 GONE = "unknown"
 """Status of a run that the SuperLink has never heard of."""
-
-BUNDLE = """\
-[project]
-name = "phcc-ssl-federated"
-version = "{version}"
-description = "Bundle without code: what runs is the installed package"
-license = "Apache-2.0"
-
-[tool.flwr.app]
-publisher = "phcc-ssl-federated"
-fab-include = ["README.md"]
-
-[tool.flwr.app.components]
-serverapp = "{server}.app:server_app"
-clientapp = "{client}.app:client_app"
-
-[tool.flwr.app.config]
-{config}"""
-README = "This bundle holds no code.\n"  # Flower wants one file at least
 
 
 def programs(instance: Instance) -> tuple[Program, ...]:
@@ -113,17 +94,6 @@ def flower_environment(instance: Instance) -> dict[str, str]:
         "no_proxy": LOCAL,
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def bundle(server: str, client: str, config: str) -> str:
-    """The description of a bundle without code.
-
-    Args:
-        server: package whose ``app.server_app`` coordinates.
-        client: package whose ``app.client_app`` answers.
-        config: the keys of a run's configuration with their defaults, as TOML.
-    """
-    return BUNDLE.format(version=keys.package_version(), server=server, client=client, config=config)
 
 
 class Control:

@@ -19,7 +19,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import psutil
 
 from phcc_model.errors import RoundError, StorageError
 from phcc_model.machine import fast_environment
+from phcc_server.bundle import README, bundle
 from phcc_server.journal import Event, Journal
 
 STARTUP_SECONDS = 60.0
@@ -34,22 +34,7 @@ POLL_SECONDS = 0.25
 SILENCE_SECONDS = 20.0
 """Without an event for so long, Flower is asked whether the run is still alive."""
 
-BUNDLE = """\
-[project]
-name = "phcc-ssl-federated"
-version = "{version}"
-description = "Bundle without code: what runs is the installed package"
-license = "Apache-2.0"
-
-[tool.flwr.app]
-publisher = "phcc-ssl-federated"
-fab-include = ["README.md"]
-
-[tool.flwr.app.components]
-serverapp = "phcc_simulation.app:server_app"
-clientapp = "phcc_simulation.app:client_app"
-
-[tool.flwr.app.config]
+CONFIG = """\
 study = ""
 set = ""
 out = ""
@@ -94,12 +79,12 @@ def launch(plan: Launch, journal: Journal) -> Iterator[Event]:
         StorageError: the run's folder cannot be written.
     """
     home = plan.out / "flower"
-    bundle = home / "bundle"
+    folder = home / "bundle"
     try:
         shutil.rmtree(home, ignore_errors=True)
-        bundle.mkdir(parents=True)
-        (bundle / "pyproject.toml").write_text(BUNDLE.format(version=version("phcc-ssl-federated")))
-        (bundle / "README.md").write_text("This bundle holds no code.\n")  # Flower wants one file at least
+        folder.mkdir(parents=True)
+        (folder / "pyproject.toml").write_text(bundle("phcc_simulation", "phcc_simulation", CONFIG))
+        (folder / "README.md").write_text(README)
     except OSError as error:
         raise StorageError(
             f"the run's folder cannot be written ({error.strerror})",
@@ -110,7 +95,7 @@ def launch(plan: Launch, journal: Journal) -> Iterator[Event]:
     (home / "config.toml").write_text(CONNECTIONS.format(port=port))
     environment = _environment(home, plan, port, control_port)
     with _superlink(home, port, control_port, environment):
-        run_id = _submit(bundle, plan, environment)
+        run_id = _submit(folder, plan, environment)
         yield from _follow(run_id, journal, home, environment)
 
 
@@ -231,7 +216,7 @@ def _flwr(arguments: list[str], environment: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def _submit(bundle: Path, plan: Launch, environment: Mapping[str, str]) -> str:
+def _submit(folder: Path, plan: Launch, environment: Mapping[str, str]) -> str:
     cpus = max(1, (os.cpu_count() or 1) // plan.clients_at_once)
     gpus = 0.0 if plan.device == "cpu" else 1.0 / plan.clients_at_once
     federation = f"num-supernodes={plan.nodes} client-resources-num-cpus={cpus}"
@@ -239,7 +224,7 @@ def _submit(bundle: Path, plan: Launch, environment: Mapping[str, str]) -> str:
     study = json.dumps(str(plan.out / "study.yaml"))
     config = f"study={study} out={json.dumps(str(plan.out))} threads={plan.threads}"
     config += f" device={json.dumps(plan.device)}"
-    arguments = ["run", str(bundle), "private", "--federation-config", federation]
+    arguments = ["run", str(folder), "private", "--federation-config", federation]
     answer = _json(_flwr([*arguments, "--run-config", config, "--format", "json"], environment))
     if not answer.get("run-id"):
         raise RoundError(f"Flower did not take the run ({answer.get('error-message', answer)})")

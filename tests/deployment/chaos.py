@@ -11,6 +11,7 @@ an undisturbed simulation, digest by digest, and with a record that `phcc-server
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -78,32 +79,23 @@ def door_frozen(deployment: Deployment, run: str) -> None:
         process.send_signal(signal.SIGCONT)
 
 
-def disk_full(deployment: Deployment, run: str) -> None:
-    """The disk under the run's folder is full for 20 s."""
-    filler = deployment.instance / "runs" / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 2**20)
-                file.flush()
-        except OSError:
-            pass
+def full_for_a_while(folder: Path) -> None:
+    """The disk under a folder is full for 20 s."""
+    filler = folder / "filler"
+    with filler.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 2**20)
+            file.flush()
     time.sleep(20)
     filler.unlink()
+
+
+def disk_full(deployment: Deployment, run: str) -> None:
+    full_for_a_while(deployment.instance / "runs")
 
 
 def site_disk_full(deployment: Deployment, run: str) -> None:
-    """The disk under a hospital's spool is full for 20 s."""
-    filler = deployment.hospitals["C2"].home / "spool" / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 2**20)
-                file.flush()
-        except OSError:
-            pass
-    time.sleep(20)
-    filler.unlink()
+    full_for_a_while(deployment.hospitals["C2"].home / "spool")
 
 
 def twice(deployment: Deployment, run: str) -> None:
