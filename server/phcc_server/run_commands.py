@@ -109,6 +109,12 @@ def submit(folder: Path, study_name: str, overrides: list[str], sites: list[str]
         raise ConfigError(
             "is not admitted", where=unknown[0], remedy="Invite and admit it first: phcc-server hospitals"
         )
+    if not chosen:
+        raise ConfigError(
+            "no hospital is admitted yet",
+            where=str(instance.folder),
+            remedy="Invite and admit the hospitals first: phcc-server invite HOSPITAL",
+        )
     _, notes = arms_at_sites(study, chosen)
     run = RunFolder.create(instance.runs, study, chosen)
     for note in notes:
