@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import Triple, apart, gradients, grids, in_voxels, largest_gap, model_settings, seeds, stir
 from torch import Tensor
@@ -48,28 +48,59 @@ def _source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(max_examples=6, deadline=None)
-@given(config=model_settings(), grid=grids, seed=seeds, double=st.booleans())
-def test_packed_equals_masked_dense_in_loss_and_gradients(
-    config: ModelSettings, grid: Triple, seed: int, double: bool
-) -> None:
-    dtype, bound = (torch.float64, 1e-10) if double else (torch.float32, 1e-5)
-    d, h, w = (g * p for g, p in zip(grid, config.patch, strict=True))
-    x = _volumes(seed, size=(d, h, w)).to(dtype)
+def _outcome(model: SWFCMAE, x: Tensor, seed: int, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss per case and every gradient of a copy of this network in `dtype`."""
+    copied = copy.deepcopy(model).to(dtype)
+    loss_b = copied(x.to(dtype), PRESENT, _source(seed)).loss_b
+    loss_b.sum().backward()
+    return loss_b, gradients(copied)
+
+
+def _three_ways(config: ModelSettings, grid: Triple, seed: int) -> tuple[SWFCMAE, dict[str, SWFCMAE], Tensor]:
+    """One network packed; the same masked dense, and of torch's own layers; volumes for them."""
     packed = SWFCMAE(config, 3, PretrainSettings(mask_phases="independent"))
     stir(packed, seed)
-    others = {"torch's own layers": reference_of(packed, config)}
-    others["masked dense"] = SWFCMAE(config.model_copy(update={"masking": "dense"}), 3, packed.objective)
-    results = {}
-    for name, model in {"packed": packed, **others}.items():
-        if name != "packed":
-            model.load_state_dict(packed.state_dict())
-        model.to(dtype)
-        results[name] = model(x, PRESENT, _source(seed)).loss_b
-        results[name].sum().backward()
-    for name, model in others.items():
-        assert apart(results["packed"], results[name]) < bound
-        assert largest_gap(gradients(packed), gradients(model)) < bound
+    dense = SWFCMAE(config.model_copy(update={"masking": "dense"}), 3, packed.objective)
+    others = {"torch's own layers": reference_of(packed, config), "masked dense": dense}
+    for model in others.values():
+        model.load_state_dict(packed.state_dict())
+    d, h, w = (g * p for g, p in zip(grid, config.patch, strict=True))
+    return packed, others, _volumes(seed, size=(d, h, w))
+
+
+@settings(max_examples=6, deadline=None)
+@given(config=model_settings(), grid=grids, seed=seeds)
+def test_packed_equals_masked_dense_in_loss_and_gradients(
+    config: ModelSettings, grid: Triple, seed: int
+) -> None:
+    packed, others, x = _three_ways(config, grid, seed)
+    loss_b, slopes = _outcome(packed, x, seed, torch.float64)
+    for model in others.values():
+        theirs_b, theirs = _outcome(model, x, seed, torch.float64)
+        assert apart(loss_b, theirs_b) < 1e-10
+        assert largest_gap(slopes, theirs) < 1e-10
+
+
+@settings(max_examples=6, deadline=None)
+@given(config=model_settings(), grid=grids, seed=seeds)
+@example(  # rounding alone sets every way of computing it 1e-5 and more from the truth here
+    config=SMALL.model_copy(
+        update={"depths": (2, 2), "dims": (7, 4), "stem": (2, 3, 2), "downsample": ((2, 3, 2),)}
+        | {"kernel": (5, 5, 1), "phases": "joint", "decoder_width": 4}
+    ),
+    grid=(3, 3, 3),
+    seed=3628801,
+)
+def test_packed_rounds_no_worse_than_torchs_own_layers(
+    config: ModelSettings, grid: Triple, seed: int
+) -> None:
+    """In float32 a random network may amplify rounding; what counts is the distance to the float64 result."""
+    packed, others, x = _three_ways(config, grid, seed)
+    true_b, truth = _outcome(others["torch's own layers"], x, seed, torch.float64)
+    loss_b, slopes = _outcome(packed, x, seed, torch.float32)
+    rough = [_outcome(model, x, seed, torch.float32) for model in others.values()]
+    assert apart(loss_b, true_b) < 2e-6 + 4 * max(apart(theirs_b, true_b) for theirs_b, _ in rough)
+    assert largest_gap(slopes, truth) < 2e-6 + 4 * max(largest_gap(theirs, truth) for _, theirs in rough)
 
 
 @pytest.mark.parametrize("phases", ["shared", "joint"])
