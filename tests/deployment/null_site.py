@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from flwr.clientapp import ClientApp
 
 from phcc_client import app, clientapp
 from phcc_client.home import Home
@@ -79,7 +80,9 @@ class NullDesk:
 
 def main() -> None:
     """In place of ``flwr-clientapp``."""
-    app.serve(clientapp.app, lambda _: NullDesk(Home.open(Path(os.environ[app.HOME_VARIABLE]))))
+    mine = ClientApp()
+    app.serve(mine, lambda _: NullDesk(Home.open(Path(os.environ[app.HOME_VARIABLE]))))
+    clientapp.app = mine
     clientapp.main()
 
 
