@@ -129,6 +129,7 @@ class PatientRecord(_Record):
         findings: why it stopped, and remarks.
         signature: 16^3 voxels around the lesion's place in the reference phase, grey values in 0-255 as base64,
             for finding near-identical patients; empty where no image was written.
+        fitted: its images carry no spacing at all and are stretched over the whole crop.
         thumbnails: the patient's row of the contact sheet, relative to the site's folder; empty where there is
             none.
     """
@@ -147,4 +148,5 @@ class PatientRecord(_Record):
     lesions: tuple[LesionRecord, ...] = ()
     unreadable_files: int = 0
     signature: str = ""
+    fitted: bool = False
     thumbnails: str = ""
