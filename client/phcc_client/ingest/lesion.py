@@ -79,7 +79,7 @@ def _phase_of(drawing: Drawing, images: Mapping[Phase, Image], series_phase: Map
 
 
 def _on_grid(mask: Image, grid: Grid) -> NDArray[np.uint8]:
-    drawn = (mask.read() != 0).astype(np.uint8)
+    drawn = np.asarray(mask.read() != 0, dtype=np.uint8)
     if not drawn.any():
         raise CaseError("the lesion's mask is empty", remedy="Draw the lesion")
     own = mask.grid
