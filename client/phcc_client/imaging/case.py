@@ -20,7 +20,7 @@ Index = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
 
-PREPROCESS_VERSION = 1
+PREPROCESS_VERSION = 2
 """Raised with every change that alters a prepared voxel; old cache entries are then left behind."""
 
 
@@ -128,6 +128,7 @@ class RawCase:
         afp: alpha-fetoprotein in ng/mL, NaN where unknown.
         mask: a file that is not zero inside the lesion, on the voxel grid of the `anchor` phase.
         given_split: the part in which the data set itself puts the case, if it does.
+        lesion_phase: the phase that the lesion was drawn on; None leaves it to `anchor_phase`.
     """
 
     case: str
@@ -139,6 +140,15 @@ class RawCase:
     afp: float = math.nan
     mask: Path | None = None
     given_split: GivenSplit | None = None
+    lesion_phase: Phase | None = None
+
+    def __post_init__(self) -> None:
+        if self.lesion_phase is not None and self.lesion_phase not in self.images:
+            raise CaseError(
+                f"its lesion is drawn on phase {self.lesion_phase}, and there is no image of it",
+                where=f"case {self.case}",
+                remedy="Give the image of that phase, or name the phase that the lesion is drawn on",
+            )
 
 
 @dataclass(frozen=True)
@@ -200,11 +210,16 @@ class PreparedCase:
 def anchor_phase(raw: RawCase) -> Phase:
     """The phase on whose grid the mask lies, and where phases without a box of their own find the lesion.
 
-    The first, in the order of acquisition, that has a box; where none has, the first of all. It need not be a
-    phase of the study: then only its header is read.
+    The phase that the case names as its lesion's. Where it names none, or one without a box while others have
+    one: the first, in the order of acquisition, that has a box; where none has, the first of all. It need not
+    be a phase of the study: then only its header is read.
 
     Args:
         raw: a case with at least one image.
     """
     phases: list[Phase] = sorted(raw.images, key=PHASES.index)
-    return next((p for p in phases if raw.images[p].box is not None), phases[0])
+    boxed = [p for p in phases if raw.images[p].box is not None]
+    named = raw.lesion_phase
+    if named is not None and (raw.mask is not None or not boxed or named in boxed):
+        return named
+    return (boxed or phases)[0]

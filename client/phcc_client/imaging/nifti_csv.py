@@ -9,7 +9,8 @@
 - the lesion: ``mask``, a path to a file on the grid of the row's first phase; or ``x_min, x_max, y_min,
   y_max, z_min, z_max`` in voxels of the first phase as stored, the maximum not included, and for a phase
   whose box differs ``arterial.x_min`` and so on; with neither, the whole image is the lesion and its middle
-  is cropped.
+  is cropped;
+- ``lesion_phase``, optional: the phase on which the mask or the box was drawn, where it is not the first.
 
 The files' spacing and orientation are trusted.
 """
@@ -29,7 +30,9 @@ from phcc_model.errors import CaseError, DatasetError
 
 TABLE = "cases.csv"
 _CORNERS = ("z_min", "y_min", "x_min", "z_max", "y_max", "x_max")
-_NOT_PHASES = frozenset({"case", "patient", "centre", "scanner", "mask", AFP_COLUMN, *_CORNERS})
+_NOT_PHASES = frozenset(
+    {"case", "patient", "centre", "scanner", "mask", "lesion_phase", AFP_COLUMN, *_CORNERS}
+)
 
 
 def read_nifti_csv(path: Path, settings: DataSettings) -> Reading:
@@ -57,15 +60,19 @@ def read_nifti_csv(path: Path, settings: DataSettings) -> Reading:
                 )
             label = parse_label(row[settings.label])
             afp, remark = parse_afp(row.get(AFP_COLUMN, ""))
-            images = _images(folder, row, columns)
+            drawn_on = _lesion_phase(row, columns)
+            images = _images(folder, row, columns, drawn_on)
             mask = inside(folder, row["mask"]) if row.get("mask") else None
+            centre, scanner = row.get("centre") or None, row.get("scanner") or None
+            found = RawCase(
+                case, patient, images, centre, scanner, label, afp, mask, lesion_phase=drawn_on
+            )  # fmt: skip
         except CaseError as error:
             rejections.append(Rejection.of(error, case=case, patient=patient))
             continue
         if remark:
             remarks.append(Remark(case, remark))
-        centre, scanner = row.get("centre") or None, row.get("scanner") or None
-        cases.append(RawCase(case, patient, images, centre, scanner, label, afp, mask))
+        cases.append(found)
     return Reading(tuple(cases), tuple(rejections), tuple(remarks))
 
 
@@ -96,12 +103,30 @@ def _phase_columns(table: Table, label: str) -> dict[Phase, str]:
     return {phase: found[phase] for phase in sorted(found, key=PHASES.index)}
 
 
-def _images(folder: Path, row: Mapping[str, str], columns: Mapping[Phase, str]) -> dict[Phase, PhaseImage]:
+def _lesion_phase(row: Mapping[str, str], columns: Mapping[Phase, str]) -> Phase | None:
+    """The phase that the row's lesion is drawn on; None where the table does not say."""
+    name = row.get("lesion_phase", "")
+    if not name:
+        return None
+    phase = recognise(name)
+    if phase is None or phase == "other" or not row.get(columns.get(phase, ""), ""):
+        has = ", ".join(phase for phase, column in columns.items() if row[column]) or "none"
+        raise CaseError(
+            f"its lesion_phase is {name!r}, of which the row has no image (it has: {has})",
+            remedy="Name the phase on whose image the mask or the box was drawn",
+        )
+    return phase
+
+
+def _images(
+    folder: Path, row: Mapping[str, str], columns: Mapping[Phase, str], drawn_on: Phase | None
+) -> dict[Phase, PhaseImage]:
+    there = [phase for phase, column in columns.items() if row[column]]
     images: dict[Phase, PhaseImage] = {}
-    for phase, column in columns.items():
-        if not row[column]:
-            continue
-        box = _box(row, f"{column}.") or (None if images else _box(row, ""))
+    for phase in there:
+        column = columns[phase]
+        here = phase == (drawn_on or there[0])
+        box = _box(row, f"{column}.") or (_box(row, "") if here else None)
         images[phase] = PhaseImage(phase, inside(folder, row[column]), box=box)
     return images
 

@@ -3,7 +3,9 @@
 Every phase is cropped about the lesion's box *in that phase*: breathing moves the liver by centimetres
 between phases, and the box, drawn phase by phase, moves with it. The price: a box drawn one voxel larger on
 one side shifts that phase's crop by half a voxel. A phase without a box of its own takes the place, in the
-patient's millimetres, of the box of the first phase that has one.
+patient's millimetres, of the lesion on its anchor phase (`anchor_phase`), and the crop's axes are there those
+of the anchor phase: registered phases, whose axes were turned, and phases cut in another plane come to lie
+voxel on voxel.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phcc_client.imaging.case import Box, PhaseImage, PreparedCase, RawCase, anchor_phase
-from phcc_client.imaging.geometry import Placement, bounding_box, centred_box
+from phcc_client.imaging.geometry import (
+    Placement,
+    TurnedPlacement,
+    bounding_box,
+    centred_box,
+    frame_of,
+    lay,
+)
 from phcc_client.imaging.normalise import normalise, signed_distance
 from phcc_client.imaging.quality import check_same_way_up, check_slices_differ, check_voxels
 from phcc_client.imaging.volume import Grid, Header, read_header, read_voxels
@@ -123,7 +132,9 @@ def prepare(raw: RawCase, settings: DataSettings) -> PreparedCase:
     return PreparedCase(result.astype(np.float16), present_p, lesion_dhw)
 
 
-def _crop(source: _Source, placement: Placement, settings: DataSettings) -> NDArray[np.float32]:
+def _crop(
+    source: _Source, placement: Placement | TurnedPlacement, settings: DataSettings
+) -> NDArray[np.float32]:
     """One phase on the crop's grid; as signed distance, in units of the crop, where the study asks for it."""
     if settings.normalisation == "signed-distance":
         everything = (slice(None), slice(None), slice(None))
@@ -133,19 +144,22 @@ def _crop(source: _Source, placement: Placement, settings: DataSettings) -> NDAr
         return placement.sample(distance[placement.region]) * np.float32(DISTANCE_UNITS / edge)
     region = source.voxels(placement.region)
     if source.header is not None:
-        check_slices_differ(region, source.image.where)
+        # The slices are stored along the first axis, wherever that stands now.
+        check_slices_differ(np.moveaxis(region, source.grid.axes.index(0), 0), source.image.where)
     return placement.sample(region)
 
 
 def _locate(
     raw: RawCase, sources: dict[Phase, _Source], settings: DataSettings
-) -> tuple[dict[Phase, Placement], NDArray[np.uint8] | None]:
+) -> tuple[dict[Phase, Placement | TurnedPlacement], NDArray[np.uint8] | None]:
     """Where the crop lies in every phase, and the lesion on the crop's grid (None: nothing says)."""
     anchor = _anchor(raw, sources, settings.crop)
     box, mask_dhw = (anchor.box, None) if raw.mask is None else _read_mask(raw, anchor)
     centre_mm = anchor.grid.to_mm(_middle(anchor.grid) if box is None else box.centre_dhw)
 
-    def place(source: _Source) -> Placement:
+    frame = frame_of(anchor.grid)
+
+    def place(source: _Source) -> Placement | TurnedPlacement:
         if source.image.fitted:
             return Placement.fitted(source.grid.shape_dhw, settings.crop)
         own = None if raw.mask is not None else source.box
@@ -156,6 +170,8 @@ def _locate(
                 where=source.image.where,
                 remedy="Check that all phases are of one examination",
             )
+        if own is None:
+            return lay(centre_mm, source.grid, frame, settings.crop)
         return Placement.around(centre, source.grid.shape_dhw, source.grid.spacing_mm_dhw, settings.crop)
 
     placements = {phase: place(source) for phase, source in sources.items()}

@@ -8,8 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
 
-from phcc_client.imaging.geometry import Placement, bounding_box, centred_box
+from phcc_client.imaging.geometry import (
+    Placement,
+    TurnedPlacement,
+    bounding_box,
+    centred_box,
+    frame_of,
+    lay,
+)
+from phcc_client.imaging.volume import Grid
 from phcc_model.config import CropSettings
 
 spacings = st.tuples(st.floats(1.0, 6.0), st.floats(0.5, 2.5), st.floats(0.5, 2.5))
@@ -86,7 +95,7 @@ def test_a_blob_off_the_box_s_centre_lands_within_a_tenth_of_a_voxel(
     crop = CropSettings(size=(16, 24, 24), spacing_mm=(2.0, 1.5, 1.5))
     shape = tuple(math.ceil(60 / s) for s in spacing)
     volume_mm = np.array(shape) * np.array(spacing)
-    centre_mm = 12 + np.array(share) * (volume_mm - 24)  # the blob is whole, the crop may well be cut off
+    centre_mm = 16 + np.array(share) * (volume_mm - 32)  # the blob is whole, the crop may well be cut off
     places = millimetres((shape[0], shape[1], shape[2]), spacing)
     away = places - (centre_mm + np.array(offset_mm))[:, None, None, None]
     blob = np.exp(-0.5 * (away**2).sum(axis=0) / 2.5**2).astype(np.float32)
@@ -131,6 +140,97 @@ def test_a_fitted_image_fills_the_crop_and_an_equal_one_is_left_alone() -> None:
     at = Placement.fitted((8, 12, 16), crop)
     np.testing.assert_allclose(at.sample(double[at.region]), volume, atol=1e-6)
     assert at.inside_dhw.all()
+
+
+angles = st.tuples(*[st.floats(-180.0, 180.0)] * 3)
+
+
+def turned_by(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
+    return np.asarray(Rotation.from_euler("xyz", degrees, degrees=True).as_matrix(), dtype=np.float64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=shapes,
+    spacing=spacings,
+    share=shares,
+    target=spacings,
+    turn=angles,
+    frame=angles,
+    seed=st.integers(0, 99),
+)
+def test_a_crop_lies_along_its_frame_in_an_image_of_any_orientation(
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    share: tuple[float, float, float],
+    target: tuple[float, float, float],
+    turn: tuple[float, float, float],
+    frame: tuple[float, float, float],
+    seed: int,
+) -> None:
+    crop = CropSettings(size=(5, 6, 7), spacing_mm=target)
+    rng = np.random.default_rng(seed)
+    grid = Grid(shape, turned_by(turn) * np.array(spacing), rng.uniform(-100, 100, 3))
+    centre_mm = grid.to_mm(np.array(share) * (np.array(shape) - 1))
+    at = lay(centre_mm, grid, turned_by(frame), crop)
+    volume = rng.standard_normal(shape).astype(np.float32)
+    # Every voxel of the crop by itself: frame, then millimetres, then the image's voxels.
+    steps = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in crop.size], indexing="ij"), axis=-1)
+    places_mm = centre_mm + (steps * np.array(target)) @ turned_by(frame).T
+    places = (places_mm - grid.origin_mm) @ np.linalg.inv(grid.matrix).T
+    expected = map_coordinates(volume, np.moveaxis(places, -1, 0), order=1, mode="nearest")
+    np.testing.assert_allclose(at.sample(volume[at.region]), expected, atol=2e-3)
+    within = ((places >= -0.5) & (places <= np.array(shape) - 0.5)).all(axis=-1)
+    border = np.abs(np.minimum(places + 0.5, np.array(shape) - 0.5 - places)).min(axis=-1) < 1e-6
+    assert np.array_equal(at.inside_dhw[~border], within[~border])
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes, spacing=spacings, share=shares, target=spacings, turn=angles)
+def test_parallel_axes_are_sampled_one_by_one_as_ever(
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    share: tuple[float, float, float],
+    target: tuple[float, float, float],
+    turn: tuple[float, float, float],
+) -> None:
+    crop = CropSettings(size=(5, 6, 7), spacing_mm=target)
+    grid = Grid(shape, turned_by(turn) * np.array(spacing), np.array([5.0, -7.0, 11.0]))
+    centre_mm = grid.to_mm(np.array(share) * (np.array(shape) - 1))
+    # Cosines that went through a file are not the last bit the same.
+    frame = turned_by((turn[0], turn[1], turn[2] + 1e-3))
+    at = lay(centre_mm, grid, frame, crop)
+    assert isinstance(at, Placement)
+    own = Placement.around(grid.to_index(centre_mm), shape, grid.spacing_mm_dhw, crop)
+    volume = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    assert np.array_equal(at.sample(volume[at.region]), own.sample(volume[own.region]))
+    assert isinstance(
+        lay(centre_mm, grid, turned_by((turn[0], turn[1], turn[2] + 0.2)), crop), TurnedPlacement
+    )
+
+
+def test_axes_that_changed_places_are_sampled_exactly() -> None:
+    crop = CropSettings(size=(3, 4, 5), spacing_mm=(2.0, 1.0, 1.5))
+    volume = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
+    grid = Grid((3, 4, 5), np.diag([2.0, 1.0, 1.5]), np.zeros(3))
+    # The same voxels, their axes permuted and one of them flipped.
+    other = volume.transpose(2, 0, 1)[:, ::-1]
+    matrix = np.array([[0.0, -2.0, 0.0], [0.0, 0.0, 1.0], [1.5, 0.0, 0.0]])
+    moved = Grid((5, 3, 4), matrix, np.array([4.0, 0.0, 0.0]))
+    at = lay(grid.to_mm(np.array([1.0, 1.5, 2.0])), moved, frame_of(grid), crop)
+    assert isinstance(at, TurnedPlacement)
+    np.testing.assert_allclose(at.sample(np.ascontiguousarray(other[at.region])), volume, atol=1e-6)
+    assert np.array_equal(at.sample(np.ascontiguousarray(other[at.region]), nearest=True), volume)
+    assert at.inside_dhw.all()
+
+
+def test_a_turned_crop_beyond_the_image_still_reads_something() -> None:
+    grid = Grid((4, 5, 6), turned_by((30.0, 10.0, 0.0)), np.zeros(3))
+    at = lay(grid.to_mm(np.array([90.0, -80.0, 70.0])), grid, np.eye(3), CropSettings(size=(4, 4, 4)))
+    volume = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
+    assert volume[at.region].size
+    assert np.isfinite(at.sample(volume[at.region])).all()
+    assert not at.inside_dhw.any()
 
 
 @settings(max_examples=40, deadline=None)

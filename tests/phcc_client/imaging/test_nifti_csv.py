@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phcc_client.imaging.case import Box
+from phcc_client.imaging.case import Box, anchor_phase
 from phcc_client.imaging.dataset import prepare_all
 from phcc_client.imaging.nifti_csv import read_nifti_csv
 from phcc_client.imaging.preprocess import prepare
@@ -100,6 +100,35 @@ def test_an_unusable_table_ends_in_one_line(tmp_path: Path, header: str, what: s
         read_nifti_csv(folder, STUDY)
     assert what in str(caught.value)
     assert str(folder / "cases.csv") in str(caught.value)
+
+
+def test_a_table_says_which_phase_the_lesion_was_drawn_on(tmp_path: Path) -> None:
+    folder = table(
+        tmp_path / "data",
+        "case,patient,proliferative,pre,arterial,delayed,mask,lesion_phase,"
+        "x_min,x_max,y_min,y_max,z_min,z_max\n"
+        "a,p,1,pre.nii,art.nii,del.nii,m.nii,delayed,,,,,,\n"
+        "b,p,1,pre.nii,art.nii,del.nii,,C+A,4,9,5,10,1,3\n"
+        "c,p,1,pre.nii,art.nii,del.nii,m.nii,,,,,,,\n"
+        "d,p,1,pre.nii,,del.nii,m.nii,arterial,,,,,,\n"
+        "e,p,1,pre.nii,,del.nii,m.nii,portal-venous,,,,,,\n"
+        "f,p,1,pre.nii,,del.nii,m.nii,T2,,,,,,\n"
+        "g,p,1,pre.nii,,del.nii,m.nii,late,,,,,,\n",
+    )
+    reading = read_nifti_csv(folder, STUDY)
+    assert [(c.case, anchor_phase(c)) for c in reading.cases] == [
+        ("a", "delayed"),
+        ("b", "arterial"),
+        ("c", "pre-contrast"),
+    ]
+    b = reading.cases[1]
+    assert [p for p in b.images if b.images[p].box is not None] == ["arterial"]
+    assert [r.case for r in reading.rejections] == ["d", "e", "f", "g"]
+    assert (
+        "its lesion_phase is 'arterial', of which the row has no image (it has: pre-contrast, delayed)"
+        in (reading.rejections[0].reason)
+    )
+    assert all(r.remedy for r in reading.rejections)
 
 
 def test_files_and_table_together(tmp_path: Path, write_nifti: Any, textured: Any) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from phcc_client.imaging.case import Box, PhaseImage, RawCase
 from phcc_client.imaging.preprocess import prepare
@@ -175,6 +178,138 @@ def test_a_mask_places_the_crop_and_is_the_lesion(tmp_path: Path, write_nifti: A
     empty = write_nifti(tmp_path / "e.nii.gz", np.zeros(SHAPE, dtype=np.uint8), SPACING)
     with pytest.raises(CaseError, match="mask is empty"):
         prepare(replace(raw, mask=empty), chosen)
+
+
+def half_voxels(path: Path, write_nifti: Any) -> tuple[RawCase, DataSettings]:
+    """Whole numbers, cut halfway between voxels: every sum is exact, whatever the machine."""
+    images: dict[Phase, PhaseImage] = {}
+    for i, phase in enumerate(PHASES[:3]):
+        array = np.random.default_rng(i).integers(200, 800, SHAPE).astype(np.int16)
+        # The third phase has every second voxel in plane.
+        part = array[:, ::2, ::2] if i == 2 else array
+        spacing = (3.0, 3.0, 3.0) if i == 2 else SPACING
+        file = write_nifti(path / f"{phase}.nii.gz", part, spacing, origin=(1.5, -3.0, 6.0))
+        images[phase] = PhaseImage(phase, file, box=Box((4, 10, 12), (9, 21, 25)) if i == 0 else None)
+    chosen = study(
+        phases=PHASES[:3], normalisation="none", crop={"size": (8, 16, 16), "spacing_mm": (6.0, 3.0, 3.0)}
+    )
+    return RawCase("c", "p", images), chosen
+
+
+def test_cases_whose_phases_are_parallel_keep_every_bit(tmp_path: Path, write_nifti: Any) -> None:
+    prepared = prepare(*half_voxels(tmp_path, write_nifti))
+    digest = hashlib.sha256(prepared.volumes_pdhw.tobytes() + prepared.lesion_dhw.tobytes()).hexdigest()
+    # From the code before phases could lie on turned grids.
+    assert digest == "9519d35adc02c5b3e38aaeca8b7590ec2f0dcda85a70349378d102910a42f23c"
+
+
+def test_a_slice_is_repeated_in_whatever_plane_it_was_cut(tmp_path: Path, write_nifti: Any) -> None:
+    coronal = np.ascontiguousarray(blob((6, 18, 20)).transpose(1, 0, 2))
+    direction = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    image = PhaseImage(
+        "image",
+        write_nifti(tmp_path / "a.nii.gz", coronal, (1.5, 3.0, 1.5), direction=direction),
+        box=Box((14, 4, 16), (23, 9, 25)),
+    )
+    prepare(RawCase("c", "p", {"image": image}), study(phases=("image",)))
+    coronal[19] = coronal[16]
+    write_nifti(tmp_path / "a.nii.gz", coronal, (1.5, 3.0, 1.5), direction=direction)
+    with pytest.raises(CaseError, match="a slice is repeated"):
+        prepare(RawCase("c", "p", {"image": image}), study(phases=("image",)))
+
+
+def test_the_lesion_s_phase_carries_the_mask(tmp_path: Path, write_nifti: Any) -> None:
+    images: dict[Phase, PhaseImage] = {
+        "pre-contrast": PhaseImage(
+            "pre-contrast", write_nifti(tmp_path / "pre.nii.gz", blob((6, 18, 20)), SPACING)
+        ),
+        "delayed": PhaseImage(
+            "delayed",
+            write_nifti(
+                tmp_path / "del.nii.gz", blob((6, 18, 20))[2:, 5:, 4:], SPACING, origin=(6.0, 7.5, 6.0)
+            ),
+        ),
+    }
+    mask_dhw = np.zeros((12, 35, 40), dtype=np.uint8)
+    mask_dhw[3:6, 11:16, 15:18] = 1
+    mask = write_nifti(tmp_path / "m.nii.gz", mask_dhw, SPACING, origin=(6.0, 7.5, 6.0))
+    chosen = study(phases=("pre-contrast",), crop={"size": (7, 15, 15), "spacing_mm": SPACING})
+    raw = RawCase("c", "p", images, mask=mask, lesion_phase="delayed")
+    prepared = prepare(raw, chosen)
+    assert peak(prepared.volumes_pdhw[0]) == (3, 7, 7)
+    assert np.argwhere(prepared.lesion_dhw).mean(axis=0).tolist() == [3.0, 7.0, 7.0]
+    with pytest.raises(CaseError, match="the mask's grid is not that of phase pre-contrast"):
+        prepare(replace(raw, lesion_phase=None), chosen)
+    with pytest.raises(CaseError, match="drawn on phase arterial, and there is no image of it"):
+        replace(raw, lesion_phase="arterial")
+
+
+def smooth_body(places_mm_zyx: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A body that is known everywhere: a lesion at (10, -20, 30) mm, and waves that tell places apart."""
+    z, y, x = np.moveaxis(places_mm_zyx, -1, 0)
+    away = (z - 10) ** 2 + (y + 20) ** 2 + (x - 30) ** 2
+    waves = np.sin(z / 7) + np.sin(y / 6 + 1) + np.sin(x / 5 + 2)
+    return np.asarray(400 + 60 * waves + 300 * np.exp(-0.5 * away / 8**2), dtype=np.float32)
+
+
+def imaged(
+    path: Path,
+    write_nifti: Any,
+    turn: NDArray[np.float64],
+    spacing: tuple[float, float, float],
+    half_mm: float = 45.0,
+) -> Path:
+    """The body cut along turned axes (columns z, y, x), its middle at (12, -16, 33) mm."""
+    shape = tuple(math.ceil(2 * half_mm / s) for s in spacing)
+    matrix = turn * np.array(spacing)
+    middle = (np.array(shape) - 1) / 2
+    origin = np.array([12.0, -16.0, 33.0]) - matrix @ middle
+    places = np.moveaxis(np.indices(shape), 0, -1) @ matrix.T + origin
+    return Path(
+        write_nifti(
+            path, smooth_body(places), spacing, tuple(origin[::-1]), np.ascontiguousarray(turn[::-1, ::-1])
+        )
+    )
+
+
+CORONAL = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+SAGITTAL = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("turn", "spacing"),
+    [
+        (Rotation.from_euler("xyz", (4, -7, 10), degrees=True).as_matrix(), (2.0, 1.2, 1.2)),
+        (Rotation.from_euler("xyz", (40, 35, -44), degrees=True).as_matrix(), (1.5, 1.5, 1.5)),
+        (CORONAL, (1.0, 1.4, 1.4)),
+        (SAGITTAL, (1.3, 1.1, 1.2)),
+        (CORONAL @ Rotation.from_euler("xyz", (5, 12, 3), degrees=True).as_matrix(), (1.6, 1.0, 1.0)),
+    ],
+)
+def test_phases_on_turned_grids_come_to_lie_voxel_on_voxel(
+    tmp_path: Path, write_nifti: Any, turn: NDArray[np.float64], spacing: tuple[float, float, float]
+) -> None:
+    axial = imaged(tmp_path / "pre.nii.gz", write_nifti, np.eye(3), (1.5, 1.0, 1.0))
+    other = imaged(tmp_path / "art.nii.gz", write_nifti, turn, spacing)
+    with_mask = np.zeros_like(NIBABEL.load(axial).get_fdata())
+    header = NIBABEL.load(axial)
+    at = np.linalg.solve(header.affine, [-30.0, 20.0, 10.0, 1.0])[:3].round().astype(int)
+    with_mask[tuple(slice(i - 4, i + 5) for i in at)] = 1
+    NIBABEL.save(NIBABEL.Nifti1Image(with_mask.astype(np.uint8), header.affine), tmp_path / "m.nii.gz")
+    images: dict[Phase, PhaseImage] = {
+        "pre-contrast": PhaseImage("pre-contrast", axial),
+        "arterial": PhaseImage("arterial", other),
+    }
+    crop = {"size": (16, 24, 24), "spacing_mm": (2.0, 1.5, 1.5)}
+    chosen = study(phases=("pre-contrast", "arterial"), normalisation="none", crop=crop)
+    first, second = prepare(RawCase("c", "p", images, mask=tmp_path / "m.nii.gz"), chosen).volumes_pdhw
+    error = np.abs(first.astype(float) - second.astype(float))
+    assert error.max() < 12  # of a range of 660; linear interpolation of waves of 6 mm
+    assert float(np.sqrt((error**2).mean())) < 3
+    # The same lesion carried by the turned phase: the crop lies along that one's axes then.
+    turned_mask = RawCase("c", "p", images, lesion_phase="arterial")
+    first, second = prepare(turned_mask, chosen).volumes_pdhw
+    assert np.abs(first.astype(float) - second.astype(float)).max() < 12
 
 
 def test_a_lesion_smaller_than_a_voxel_of_the_crop_does_not_vanish(tmp_path: Path, write_nifti: Any) -> None:
