@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from phcc_client.imaging.cache import entry_path, store
 from phcc_client.imaging.case import PreparedCase
 from phcc_client.imaging.dataset import Entry
-from phcc_client.preparations import preparation_folder
+from phcc_client.preparations import preparation_folder, terms_of
 from phcc_client.session import Runtime, Session
 from phcc_client.site import Split, write_site
 from phcc_model.build import first_weights
@@ -144,9 +144,10 @@ def write_centre(folder: Path, study: StudyConfig, name: str, centre: Centre) ->
                 split_of[case] = split
     site = folder / "sites" / name
     write_site(
-        preparation_folder(site, study.data),
+        preparation_folder(site, study, name),
         name=name,
         settings=study.data,
+        terms=terms_of(study, name),
         entries=entries,
         split_of=split_of,
         cache=folder / "cache",

@@ -118,8 +118,8 @@ def decide(home: Home, words: Iterable[str], choice: Choice, note: str, *, every
         if not open_ones:
             console.print(f"{plain(word)}: nothing to {verb}; it is {found[0].standing}")
         for known in open_ones:
-            if choice == "approved" and not yes:
-                _show_one(home, known, found[0])
+            if choice == "approved":
+                _tell_overlaps(home, known) if yes else _show_one(home, known, found[0])
             unseen = "" if known.study else ", without having seen it"
             if yes or typer.confirm(
                 f"{verb.capitalize()} {plain(known.name)} {known.digest[:SHOWN]}{unseen}?"
@@ -140,7 +140,7 @@ def prepare(home: Home, word: str, *, again: bool) -> None:
         if known.study is None:
             raise _only_a_card(known)
         for arm, study in arms_of(known.study).items():
-            folder = preparation_folder(home.site, study.data)
+            folder = preparation_folder(home.site, study, home.settings.hospital)
             if folder in ready:  # most arms differ in nothing that is prepared
                 continue
             ready.add(folder)
@@ -148,6 +148,7 @@ def prepare(home: Home, word: str, *, again: bool) -> None:
                 task = bar.add_task(f"preparing cases for {plain(arm)}", total=None)
                 site = prepare_site(home, study, functools.partial(_advance, bar, task), again=again)
             _tell_prepared(home, known, site)
+        _tell_overlaps(home, known)
 
 
 def outbox(home: Home, study: str | None, last: int, *, as_json: bool) -> bool:
@@ -280,6 +281,7 @@ def _show_one(home: Home, known: KnownStudy, first: KnownStudy) -> None:
     _pairs("Compares these arms", compared(known.study, arms))
     _pairs("Leaves this hospital", leaves(known.study, _weights(arms.values())))
     _pairs("Protection", privacy(known.study, home.settings))
+    _tell_overlaps(home, known)
 
 
 def _weights(arms: Iterable[StudyConfig]) -> dict[str, int]:
@@ -344,6 +346,14 @@ def _tell_prepared(home: Home, known: KnownStudy, site: Site) -> None:
         console.print(f"  set aside: {plain(case.case)}, because {plain(case.reason)}. {plain(case.remedy)}.")
     if len(funnel.rejections) > SHOWN_CASES:
         console.print(f"  and {len(funnel.rejections) - SHOWN_CASES} more, all in site.json there")
+
+
+def _tell_overlaps(home: Home, known: KnownStudy) -> None:
+    """Whom this study tests and another one of this hospital trains on, or the other way round."""
+    from phcc_client.overlaps import overlaps
+
+    for line in overlaps(home, known.digest):
+        console.print(f"[yellow]warning:[/] {plain(line)}")
 
 
 def _only_a_card(known: KnownStudy) -> PolicyError:

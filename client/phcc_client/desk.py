@@ -99,7 +99,7 @@ class Desk:
 
     def _card(self, order: CardOrder | Order) -> SiteCard:
         study = study_of(order)
-        card = card_of(open_prepared(self.home.site, study.data), self.name, order.study_digest)
+        card = card_of(open_prepared(self.home.site, study, self.name), self.name, order.study_digest)
         return suppressed(card, self.home.settings.minimum_count)
 
     def _hand_on(self, order: Order) -> Reply | Working | Failure:

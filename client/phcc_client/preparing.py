@@ -7,6 +7,7 @@ on its own patients only, so a hospital has the one that the simulation gave it.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,11 +17,13 @@ from phcc_client.home import Home
 from phcc_client.imaging.case import Reading, Rejection, Remark
 from phcc_client.imaging.dataset import Entry, Progress, prepare_all
 from phcc_client.imaging.readers import read_cases
-from phcc_client.preparations import preparation_folder
-from phcc_client.site import SITE_FILE, Site, Split, write_site
+from phcc_client.preparations import find_prepared, preparation_folder, terms_of
+from phcc_client.site import Site, Split, write_site
 from phcc_client.splits import Splits, external_centres, patient_labels, split_patients
-from phcc_model.config import DataSettings, StudyConfig
+from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, DatasetError, SplitError
+
+log = logging.getLogger("phcc_client")
 
 _GIVEN = {"train": "train", "validation": "test", "test": "test"}
 """A data set's own validation part is held out whole; what chooses a round is taken from its training part."""
@@ -31,9 +34,10 @@ def prepare_site(
 ) -> Site:
     """Make this hospital's images ready for a study; what is ready already is used again.
 
-    A patient who was tested on must not be trained on later. So where this hospital was prepared before, a
-    patient stays where it stands: data that grew, or a study with another seed, are refused if they would move
-    one.
+    A patient who was tested on must not be trained on later. So where this hospital was prepared before as this
+    study asks, a patient stays where it stands: data that grew are refused if they would move one. A study with
+    another seed, split or label has a preparation of its own beside it; `overlaps` tells who is tested in the one
+    and trained on in the other.
 
     Args:
         home: the hospital's folder; crops go into ``site/cache``, the list into ``site/prepared-<digest>``.
@@ -61,12 +65,14 @@ def prepare_site(
     name = home.settings.hospital
     assignment = {entry.patient: name for entry in preparation.entries}
     split_of = split_entries(preparation.entries, assignment, study).site(name)
-    if not again:
-        _nobody_may_move(preparation_folder(home.site, study.data), preparation.entries, split_of)
+    if not again and (before := find_prepared(home.site, study, name)) is not None:
+        _nobody_may_move(before, preparation.entries, split_of)
+        if before.record.terms is None:
+            log.info("study %s: an earlier version prepared its cases; they are listed anew", study.name)
     return write_prepared(
         home.site,
         name,
-        study.data,
+        study,
         preparation.entries,
         split_of,
         cache,
@@ -122,7 +128,7 @@ def split_entries(entries: Sequence[Entry], assignment: Mapping[str, str], study
 def write_prepared(
     folder: Path,
     name: str,
-    settings: DataSettings,
+    study: StudyConfig,
     entries: Sequence[Entry],
     split_of: Mapping[str, Split],
     cache: Path,
@@ -134,7 +140,7 @@ def write_prepared(
     Args:
         folder: the site's.
         name: of the site.
-        settings: with which the cases were prepared.
+        study: for which the cases were prepared; what one of its arms runs, where that differs.
         entries: the site's cases.
         split_of: the split of each of its patients.
         cache: the folder of crops.
@@ -146,9 +152,10 @@ def write_prepared(
         StorageError: it cannot be written.
     """
     return write_site(
-        preparation_folder(folder, settings),
+        preparation_folder(folder, study, name),
         name=name,
-        settings=settings,
+        settings=study.data,
+        terms=terms_of(study, name),
         entries=entries,
         split_of={entry.case: split_of[entry.patient] for entry in entries},
         cache=cache,
@@ -157,21 +164,19 @@ def write_prepared(
     )
 
 
-def _nobody_may_move(folder: Path, entries: Sequence[Entry], split_of: Mapping[str, Split]) -> None:
-    """Check a new list of a site's cases against the one that is there, if there is one."""
-    if not (folder / SITE_FILE).exists():
-        return
+def _nobody_may_move(before: Site, entries: Sequence[Entry], split_of: Mapping[str, Split]) -> None:
+    """Check a new list of a site's cases against the one that is there."""
     label_of = {entry.case: entry.label for entry in entries}
-    for case in Site.open(folder).record.cases:
+    for case in before.record.cases:
         split = split_of.get(case.patient, case.split)
         label = label_of.get(case.case, case.label)
         if split != case.split or {case.label, label} == {0, 1}:
             what = f"from {case.split} to {split}" if split != case.split else "to the other label"
             raise SplitError(
                 f"patient {case.patient} would move {what}",
-                where=str(folder),
-                remedy="Keep the data as they were; use a folder of its own (--home) for a study with another "
-                "split; or prepare --again if no study has begun on this one",
+                where=str(before.folder),
+                remedy="Keep the data as they were; a study with another seed has a split of its own; or prepare "
+                "--again if no study has begun on this one",
             )
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from phcc_client.home import Home
+from phcc_client.overlaps import overlaps
 from phcc_client.policy import Policy, arms_of
-from phcc_client.preparations import preparation_folder
+from phcc_client.preparations import is_prepared, preparation_folder
 from phcc_client.preparing import prepare_site
 from phcc_client.site import SITE_FILE
 from phcc_model.config import StudyConfig
@@ -36,6 +38,7 @@ class Readiness:
         self._policy = Policy(home.folder)
         self._looked = 0.0
         self._not_before: dict[str, float] = {}
+        self._ready: set[Path] = set()
 
     def see_to_it(self) -> None:
         """Make ready what was approved and is not; does nothing most of the time."""
@@ -58,8 +61,22 @@ class Readiness:
                 continue
             assert known.study is not None
             for study in arms_of(known.study).values():
-                if not (preparation_folder(self._home.site, study.data) / SITE_FILE).exists():
+                if not self._is_ready(study):
                     yield known.digest, study
+
+    def _is_ready(self, study: StudyConfig) -> bool:
+        """Read once, then only looked for: this happens every few seconds, and lists of cases are long."""
+        site, name = self._home.site, self._home.settings.hospital
+        folder = preparation_folder(site, study, name)
+        if folder in self._ready:
+            return (folder / SITE_FILE).exists()
+        try:
+            ready = is_prepared(site, study, name)
+        except PhccError:  # preparing it says what is wrong
+            return False
+        if ready:
+            self._ready.add(folder)
+        return ready
 
     def _prepare(self, digest: str, study: StudyConfig) -> None:
         log.info("study %s: preparing its cases", study.name)
@@ -67,6 +84,8 @@ class Readiness:
             # The settings may have been changed since this process began: the folder of the images, above all.
             site = prepare_site(Home.open(self._home.folder), study)
             log.info("study %s: %d cases are ready", study.name, len(site.record.cases))
+            for line in overlaps(self._home, digest):
+                log.warning("study %s: %s", study.name, line)
         except PhccError as error:
             self._not_before[digest] = time.monotonic() + AGAIN_S
             log.warning("study %s: %s", study.name, error)

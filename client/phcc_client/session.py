@@ -287,7 +287,7 @@ class Session:
         return study_of(order)
 
     def _site(self, study: StudyConfig) -> Site:
-        return open_prepared(self.folder, study.data)
+        return open_prepared(self.folder, study, self.name)
 
 
 @functools.lru_cache(maxsize=4)

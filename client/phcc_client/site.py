@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from phcc_client.imaging.cache import load, preparation_digest, write_atomically
 from phcc_client.imaging.case import Rejection, Remark
 from phcc_model.cases import UNKNOWN_LABEL, CaseSet
-from phcc_model.config import DataSettings, Phase
+from phcc_model.config import DataSettings, Phase, SplitSettings
 from phcc_model.errors import DatasetError, SplitError, StorageError
 
 if TYPE_CHECKING:  # the desk opens a site without the libraries that read images
@@ -78,8 +78,28 @@ class Funnel(_Record):
     remarks: tuple[Note, ...] = ()
 
 
+class Terms(_Record):
+    """What a study says about who is in which part and what is known of them; the voxels are not its matter.
+
+    Attributes:
+        source: how the data are laid out.
+        label: the column or attribute that holds it.
+        required_phases: a case without one of these is set aside.
+        seed: of the split.
+        split: shares of the patients.
+        external: whether this site is kept out of training: all of its patients are for the test.
+    """
+
+    source: str
+    label: str
+    required_phases: tuple[Phase, ...]
+    seed: int
+    split: SplitSettings
+    external: bool
+
+
 class SiteRecord(_Record):
-    """What ``site.json`` holds."""
+    """What ``site.json`` holds; `terms` is None where an earlier version wrote it."""
 
     schema_version: Literal[1]
     name: Annotated[str, Field(min_length=1)]
@@ -87,6 +107,7 @@ class SiteRecord(_Record):
     normalisation: str
     crop_size: tuple[int, int, int]
     settings_digest: str
+    terms: Terms | None = None
     cache: str
     cases: tuple[SiteCase, ...]
     funnel: Funnel
@@ -117,7 +138,7 @@ class Site:
         return cls(folder, record)
 
     def must_suit(self, settings: DataSettings) -> None:
-        """Check that the crops were prepared as a study asks.
+        """Check that the crops were prepared as a study asks, and as this version does it.
 
         Raises:
             DatasetError: they were not.
@@ -212,6 +233,7 @@ def write_site(
     *,
     name: str,
     settings: DataSettings,
+    terms: Terms | None = None,
     entries: Sequence[Entry],
     split_of: Mapping[str, Split],
     cache: Path,
@@ -224,6 +246,7 @@ def write_site(
         folder: the site's folder; made where it is not there.
         name: of the site.
         settings: with which the entries were prepared.
+        terms: by which they were chosen, labelled and split.
         entries: the site's cases.
         split_of: the split of every case, by its name.
         cache: the folder of crops; named relative to the site's folder where it lies near.
@@ -247,6 +270,7 @@ def write_site(
         normalisation=settings.normalisation,
         crop_size=settings.crop.size,
         settings_digest=preparation_digest(settings),
+        terms=terms,
         cache=_from(folder, cache),
         cases=cases,
         funnel=Funnel(

@@ -78,13 +78,13 @@ class Preparer:
         reading = read_cases(study.data, data)
         preparation = self._prepared(study.data, reading)
         splits, labels = self._split(study, preparation)
-        self._write_sites(study.data, preparation, splits)
+        self._write_sites(study, preparation, splits)
         return Workspace(self.out, data, splits, labels, preparation.rejections)
 
     def variant(self, workspace: Workspace, study: StudyConfig) -> None:
         """Prepare the same patients in another way, for an arm that needs it (a single phase, say)."""
         reading = read_cases(study.data, workspace.data)
-        self._write_sites(study.data, self._prepared(study.data, reading), workspace.splits)
+        self._write_sites(study, self._prepared(study.data, reading), workspace.splits)
 
     def _data(self, study: StudyConfig) -> Path:
         if study.data.path is not None:
@@ -135,19 +135,19 @@ class Preparer:
             write_splits(splits, path)
         return splits, patient_labels(rows)
 
-    def _write_sites(self, settings: DataSettings, preparation: Preparation, splits: Splits) -> None:
+    def _write_sites(self, study: StudyConfig, preparation: Preparation, splits: Splits) -> None:
         for centre in (*splits.centres, *splits.external):
-            self._write_site(centre, settings, preparation, splits.site(centre))
+            self._write_site(centre, study, preparation, splits.site(centre))
         together = {p: split for centre in splits.centres for p, split in splits.site(centre).items()}
-        self._write_site(POOLED, settings, preparation, together)
+        self._write_site(POOLED, study, preparation, together)
 
     def _write_site(
-        self, name: str, settings: DataSettings, preparation: Preparation, split_of: Mapping[str, Split]
+        self, name: str, study: StudyConfig, preparation: Preparation, split_of: Mapping[str, Split]
     ) -> None:
         write_prepared(
             self.out / "sites" / name,
             name,
-            settings,
+            study,
             [entry for entry in preparation.entries if entry.patient in split_of],
             split_of,
             self.out / "cache",

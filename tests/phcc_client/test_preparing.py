@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 from exports import study_of, write_data
 
 from phcc_client.home import ClientSettings, Home
-from phcc_client.preparations import open_prepared
+from phcc_client.imaging.cache import preparation_digest
+from phcc_client.imaging.case import PREPROCESS_VERSION
+from phcc_client.preparations import is_prepared, open_prepared, preparation_folder
 from phcc_client.preparing import prepare_site
-from phcc_client.site import Site
+from phcc_client.site import SITE_FILE, Site
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, DatasetError, SplitError
 from phcc_simulation.workspace import Preparer, Workspace
@@ -62,7 +65,7 @@ def test_a_hospital_has_the_split_and_the_crops_that_its_virtual_centre_has(
     simulated: tuple[Workspace, StudyConfig], export: Path, tmp_path: Path, centre: str
 ) -> None:
     workspace, study = simulated
-    expected = places(open_prepared(workspace.site(centre), study.data))
+    expected = places(open_prepared(workspace.site(centre), study, centre))
     data = own_export(export, centre, tmp_path / "data")
     alone = prepare_site(hospital(tmp_path / "alone", centre, data=str(data)), study)
     filtered = prepare_site(hospital(tmp_path / "f", centre, data=str(export), centre=centre), study)
@@ -77,7 +80,7 @@ def test_what_was_prepared_is_where_an_order_looks_for_it(export: Path, tmp_path
     study = study_of(export)
     told: list[tuple[int, int]] = []
     site = prepare_site(home, study, lambda done, total: told.append((done, total)))
-    opened = open_prepared(home.site, study.data)
+    opened = open_prepared(home.site, study, "Alma")
     assert opened.name == "Alma"
     assert places(opened) == places(site)
     assert told == [(at, 14) for at in range(1, 15)]
@@ -113,20 +116,148 @@ def test_data_that_are_not_there_say_how_to_name_them(
         prepare_site(hospital(tmp_path / "home", "H1", data=data), study_of(export))
 
 
-@pytest.mark.parametrize("change", ["seed", "labels", "more"])
+@pytest.mark.parametrize("change", ["labels", "more"])
 def test_no_patient_moves_once_it_has_its_place(export: Path, tmp_path: Path, change: str) -> None:
     data = own_export(export, "Alma", tmp_path / "data")
     home = hospital(tmp_path / "home", "Alma", data=str(data))
-    before = prepare_site(home, study_of(export))
-    study = study_of(export, seed=5) if change == "seed" else study_of(export)
+    study = study_of(export)
+    before = prepare_site(home, study)
     if change == "labels":
         alter(data, lambda row: {**row, "proliferative": str(1 - int(row["proliferative"]))})
     if change == "more":
         alter(data, lambda row: None if row["patient"] in ("Alma1", "Alma3", "Alma5", "Alma7") else row)
     with pytest.raises(SplitError, match=r"patient Alma\d would move .*--again"):
         prepare_site(home, study)
-    assert places(open_prepared(home.site, study.data)) == places(before)
+    assert places(open_prepared(home.site, study, "Alma")) == places(before)
     assert places(prepare_site(home, study, again=True)) != places(before)
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 5},
+    "shares": {"data": {"split": {"test": 0.5, "validation": 0.1}}},
+    "label": {"data": {"label": "steatotic"}},
+    "required phase": {"data": {"required_phases": ["arterial"]}},
+    "external": {"centres": {"external": ["Alma"]}},
+}
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_a_study_with_other_terms_stands_beside_the_first_and_shares_its_crops(
+    export: Path, tmp_path: Path, what: str
+) -> None:
+    data = own_export(export, "Alma", tmp_path / "data")
+    alter(data, lambda row: {**row, "steatotic": str(int(int(row["patient"][-1]) % 3 == 0))})
+    home = hospital(tmp_path / "home", "Alma", data=str(data))
+    first, second = study_of(export), study_of(export, **OTHERWISE[what])
+    before = prepare_site(home, first)
+    crops = sorted((home.site / "cache").rglob("*.safetensors"))
+    after = prepare_site(home, second)
+    assert sorted((home.site / "cache").rglob("*.safetensors")) == crops
+    assert places(open_prepared(home.site, first, "Alma")) == places(before)
+    assert places(open_prepared(home.site, second, "Alma")) == places(after)
+    assert (places(after) == places(before)) == (what == "required phase")
+    assert after.folder != before.folder
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"name": "another", "finetune": {"rounds": 9}},
+        {"centres": {"external": ["Berg", "Ende"]}},  # other hospitals' matter
+        {"evaluation": {"arms": ["uniform"]}},
+    ],
+)
+def test_studies_that_differ_in_nothing_that_concerns_the_cases_share_a_preparation(
+    export: Path, tmp_path: Path, sections: dict[str, Any]
+) -> None:
+    same = study_of(export, **sections)
+    assert same.digest != study_of(export).digest
+    assert preparation_folder(tmp_path, same, "Alma") == preparation_folder(
+        tmp_path, study_of(export), "Alma"
+    )
+
+
+# ---- A home from before
+
+
+def as_an_earlier_version_left_it(home: Home, study: StudyConfig) -> Path:
+    """The list under a name that only the voxels decided, and without its terms."""
+    site = prepare_site(home, study)
+    folder = home.site / f"prepared-{preparation_digest(study.data)[:16]}"
+    site.folder.rename(folder)
+    plain = json.loads((folder / SITE_FILE).read_text())
+    del plain["terms"]
+    (folder / SITE_FILE).write_text(json.dumps(plain))
+    return folder
+
+
+def test_a_home_from_before_goes_on_and_is_listed_anew_with_one_line(
+    export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, study = hospital(tmp_path / "home", "Alma", data=str(export), centre="Alma"), study_of(export)
+    folder = as_an_earlier_version_left_it(home, study)
+    before = open_prepared(home.site, study, "Alma")
+    assert before.folder == folder
+    assert len(before.load("train")) > 0
+    assert not is_prepared(home.site, study, "Alma")
+    caplog.set_level("INFO", "phcc_client")
+    after = prepare_site(home, study)
+    assert after.folder != folder
+    assert places(after) == places(before)
+    assert [record.message for record in caplog.records] == [
+        "study tiny: an earlier version prepared its cases; they are listed anew"
+    ]
+    assert is_prepared(home.site, study, "Alma")
+
+
+def test_a_home_from_before_stands_for_the_study_that_it_was_made_for_alone(
+    export: Path, tmp_path: Path
+) -> None:
+    home = hospital(tmp_path / "home", "Alma", data=str(export), centre="Alma")
+    as_an_earlier_version_left_it(home, study_of(export))
+    other = study_of(export, seed=5)
+    with pytest.raises(DatasetError, match="there is no prepared site here"):
+        open_prepared(home.site, other, "Alma")
+    prepare_site(home, other)
+
+
+def test_data_that_grew_since_an_earlier_version_still_move_nobody(export: Path, tmp_path: Path) -> None:
+    data = own_export(export, "Alma", tmp_path / "data")
+    home = hospital(tmp_path / "home", "Alma", data=str(data))
+    as_an_earlier_version_left_it(home, study_of(export))
+    alter(data, lambda row: None if row["patient"] in ("Alma1", "Alma3", "Alma5", "Alma7") else row)
+    with pytest.raises(SplitError, match=r"patient Alma\d would move"):
+        prepare_site(home, study_of(export))
+
+
+def test_a_list_of_another_study_that_is_damaged_is_in_nobody_s_way(export: Path, tmp_path: Path) -> None:
+    home = hospital(tmp_path / "home", "Alma", data=str(export), centre="Alma")
+    folder = as_an_earlier_version_left_it(home, study_of(export))
+    (folder / SITE_FILE).write_text("{")
+    assert prepare_site(home, study_of(export, seed=5)).counts()["train"]["positive"] > 0
+
+
+def test_crops_of_another_version_are_made_anew_and_nobody_moves_meanwhile(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = own_export(export, "Alma", tmp_path / "data")
+    home, study = hospital(tmp_path / "home", "Alma", data=str(data)), study_of(export)
+    before = prepare_site(home, study)
+    monkeypatch.setattr("phcc_client.imaging.cache.PREPROCESS_VERSION", PREPROCESS_VERSION + 1)
+    assert not is_prepared(home.site, study, "Alma")
+    with pytest.raises(DatasetError, match="prepared with other phases"):
+        open_prepared(home.site, study, "Alma")
+    whole = (data / "cases.csv").read_text()
+    alter(data, lambda row: None if row["patient"] in ("Alma1", "Alma3", "Alma5", "Alma7") else row)
+    with pytest.raises(SplitError, match=r"patient Alma\d would move"):
+        prepare_site(home, study)
+    (data / "cases.csv").write_text(whole)
+    after = prepare_site(home, study)
+    assert after.folder == before.folder
+    assert {case: place[:3] for case, place in places(after).items()} == {
+        case: place[:3] for case, place in places(before).items()
+    }
+    assert is_prepared(home.site, study, "Alma")
 
 
 def alter(data: Path, change: Callable[[dict[str, str]], dict[str, str] | None]) -> None:

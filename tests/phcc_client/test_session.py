@@ -92,7 +92,7 @@ def test_a_reply_is_the_change_that_training_makes(alma: Session) -> None:
     model = build_classifier(STUDY)
     before = first_weights(STUDY, keys.FINETUNE)
     load_state(model, before)
-    cases = open_prepared(alma.folder, STUDY.data).load("train")
+    cases = open_prepared(alma.folder, STUDY, alma.name).load("train")
     result = finetune_round(model, cases, STUDY, round_index=0, site="Alma", device=CPU)
     manifest = Manifest.of(before)
     after = manifest.pack(state_of(model))[keys.FLOAT]
@@ -126,7 +126,7 @@ def test_a_classifiers_evaluation_is_the_log_loss_and_the_histogram_of_its_score
     reply = alma.evaluate(evaluate_order(STUDY, keys.FINETUNE, "Alma", "train"))
     model = build_classifier(STUDY)
     load_state(model, first_weights(STUDY, keys.FINETUNE))
-    cases = open_prepared(alma.folder, STUDY.data).load("train").labelled
+    cases = open_prepared(alma.folder, STUDY, alma.name).load("train").labelled
     score = 1 / (1 + np.exp(-predict(model, cases, device=CPU).astype(float)))
     assert reply.loss == pytest.approx(log_loss(cases.label_n, score))
     histogram = ScoreHistogram(np.array(reply.positives), np.array(reply.negatives))

@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def everyone(workspace: Workspace, study: StudyConfig, centre: str) -> CaseSet:
-    site = open_prepared(workspace.site(centre), study.data)
+    site = open_prepared(workspace.site(centre), study, centre)
     return CaseSet.join([site.load(split) for split in SPLITS])
 
 
@@ -59,7 +59,7 @@ def test_every_centre_has_its_own_patients_in_the_places_of_the_split(
     assert workspace.set_aside == ()
     assert read_splits(workspace.out / "splits.json").digest == workspace.splits.digest
     for centre, patients in CENTRES.items():
-        site = open_prepared(workspace.site(centre), study.data)
+        site = open_prepared(workspace.site(centre), study, centre)
         found = {split: set(site.load(split).patient) for split in SPLITS}
         assert sorted(p for members in found.values() for p in members) == sorted(
             f"{centre}{n}" for n in range(patients)
@@ -77,7 +77,7 @@ def test_every_centre_has_its_own_patients_in_the_places_of_the_split(
 
 def test_an_external_centres_patients_only_judge(ready: tuple[Workspace, StudyConfig, Told]) -> None:
     workspace, study, _ = ready
-    site = open_prepared(workspace.site("Ende"), study.data)
+    site = open_prepared(workspace.site("Ende"), study, "Ende")
     assert [len(site.load(split)) > 0 for split in SPLITS] == [False, False, True]
 
 
@@ -86,8 +86,8 @@ def test_the_pooled_site_is_all_training_centres_and_no_external_one(
 ) -> None:
     workspace, study, _ = ready
     for split in SPLITS:
-        pooled = open_prepared(workspace.site(POOLED), study.data).load(split)
-        apart = [open_prepared(workspace.site(c), study.data).load(split) for c in workspace.centres]
+        pooled = open_prepared(workspace.site(POOLED), study, POOLED).load(split)
+        apart = [open_prepared(workspace.site(c), study, c).load(split) for c in workspace.centres]
         assert sorted(pooled.case) == sorted(case for part in apart for case in part.case)
 
 
@@ -276,5 +276,5 @@ def everyone_in(workspace: Workspace, study: StudyConfig, split: Any) -> set[str
     return {
         case
         for centre in workspace.centres
-        for case in open_prepared(workspace.site(centre), study.data).load(split).case
+        for case in open_prepared(workspace.site(centre), study, centre).load(split).case
     }

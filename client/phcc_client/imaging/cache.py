@@ -25,7 +25,7 @@ from phcc_client.imaging.case import PREPROCESS_VERSION, PhaseImage, PreparedCas
 from phcc_model.config import PHASES, DataSettings
 from phcc_model.errors import CaseError, StorageError
 
-_RELEVANT = {"phases", "crop", "normalisation", "smoothing_voxels", "clip"}
+VOXEL_SETTINGS = {"phases", "crop", "normalisation", "smoothing_voxels", "clip"}
 """The settings that alter a prepared voxel."""
 
 _TENSORS = ("volumes_pdhw", "present_p", "lesion_dhw")
@@ -34,7 +34,7 @@ _TENSORS = ("volumes_pdhw", "present_p", "lesion_dhw")
 def preparation_digest(settings: DataSettings) -> str:
     """SHA-256 of everything in the settings that alters a prepared voxel, and of the version of the code."""
     return _digest_of(
-        {"version": PREPROCESS_VERSION, "settings": settings.model_dump(mode="json", include=_RELEVANT)}
+        {"version": PREPROCESS_VERSION, "settings": settings.model_dump(mode="json", include=VOXEL_SETTINGS)}
     )
 
 
