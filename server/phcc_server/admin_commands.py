@@ -150,17 +150,26 @@ def show_hospitals(folder: Path, *, events: bool) -> None:
 
 
 def renew_certificate(folder: Path) -> None:
-    """Make a new server certificate for the names in the settings, and let the front door take it up.
+    """Make a new server certificate for the names in the settings, and let what runs take it up.
 
     Raises:
-        PhccError: the authority has ended or cannot be read, or nginx refuses.
+        PhccError: the authority has ended or cannot be read, nginx refuses, or the SuperLink does not come back.
     """
     instance = Instance.open(folder)
     renewed = certificates.renew(instance.tls, instance.settings.hosts, instance.settings.certificate_days)
     console.print(f"new certificate until {renewed.ends:%Y-%m-%d} for {', '.join(instance.settings.hosts)}")
-    if read_status(instance.folder) is not None and front_door.reload(instance):
-        console.print("the front door shows it from now on; the SuperLink behind it from its next start")
+    if read_status(instance.folder) is not None:
+        _take_up_certificate(instance)
     _warn(instance)
+
+
+def _take_up_certificate(instance: Instance) -> None:
+    from phcc_server import superlink
+
+    if front_door.reload(instance):
+        console.print("the front door shows it from now on")
+    if superlink.restart(instance):
+        console.print("so does the SuperLink behind it, which was started anew for that; runs go on")
 
 
 def make_backup(folder: Path, file: Path) -> None:

@@ -11,12 +11,14 @@ import hashlib
 import os
 import ssl
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 import httpx
+import psutil
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from flwr.cli.build import build_fab_from_files
@@ -37,17 +39,21 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from phcc_model.contract.enrolment import public_text, read_public
 from phcc_model.errors import RoundError
-from phcc_model.supervision import Program, program_path
+from phcc_model.study_file import read_text
+from phcc_model.supervision import GRACE_S, TICK_S, Program, program_path, read_status
 from phcc_server.bundle import README, bundle
 from phcc_server.hospitals import Node
 from phcc_server.instance import Instance
 
 INSTANCE_VARIABLE = "PHCC_SERVER_INSTANCE"
+NAME = "superlink"
 LOOPBACK = "127.0.0.1"
 LOCAL = "127.0.0.1,localhost"
 """Never asked through a proxy."""
 TIMEOUT_S = 20.0
 LONGEST_PAUSE_S = 5.0
+RESTART_S = 90.0
+"""A SuperLink takes some seconds to start on an idle machine."""
 GONE = "unknown"
 """Status of a run that the SuperLink has never heard of."""
 
@@ -74,7 +80,7 @@ def programs(instance: Instance) -> tuple[Program, ...]:
         *("--health-server-address", f"{LOOPBACK}:{settings.superexec_health_port}"),
     ]
     return (
-        Program("superlink", superlink, environment, LONGEST_PAUSE_S),
+        Program(NAME, superlink, environment, LONGEST_PAUSE_S),
         Program("superexec", superexec, environment, LONGEST_PAUSE_S),
     )
 
@@ -94,6 +100,58 @@ def flower_environment(instance: Instance) -> dict[str, str]:
         "no_proxy": LOCAL,
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def restart(instance: Instance) -> bool:
+    """Have a running SuperLink started anew, for it reads its certificate only when it starts.
+
+    It is asked to end: it answers the requests that it has, takes no other, and the supervisor starts the next
+    one. Its state lies in its database, and sites, SuperExec and ServerApp ask again for as long as nothing
+    answers, so a run that is under way goes on to the same weights.
+
+    Returns:
+        Whether a server was running.
+
+    Raises:
+        RoundError: no SuperLink comes back that shows the certificate on disk.
+    """
+    status = read_status(instance.folder)
+    if status is None:
+        return False
+    for program in status.programs:
+        if program.name == NAME and program.pid is not None:
+            _end(program.pid)
+    end = time.monotonic() + RESTART_S
+    while not _shows_its_certificate(instance):
+        if time.monotonic() > end:
+            raise RoundError(
+                "the SuperLink does not show the new certificate",
+                where=str(instance.folder),
+                remedy="Look at phcc-server logs superlink, then stop and start the server",
+            )
+        time.sleep(TICK_S)
+    return True
+
+
+def _end(pid: int) -> None:
+    """Ask a SuperLink to end; a request that does not end is cut off, and made again by whoever made it."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
+        try:
+            process.wait(GRACE_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _shows_its_certificate(instance: Instance) -> bool:
+    """Whether what listens for the SuperLink shows the certificate on disk."""
+    try:
+        shown = ssl.get_server_certificate((LOOPBACK, instance.settings.superlink_port), timeout=TIMEOUT_S)
+    except OSError:
+        return False
+    return ssl.PEM_cert_to_DER_cert(shown) == ssl.PEM_cert_to_DER_cert(read_text(instance.server_pem))
 
 
 class Control:
