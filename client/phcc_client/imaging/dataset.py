@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from phcc_client.imaging.cache import DigestBook, case_key, load, store
+from phcc_client.imaging.cache import case_key, clear_up, entry_path, load, store
 from phcc_client.imaging.case import GivenSplit, PreparedCase, RawCase, Reading, Rejection
+from phcc_client.imaging.digest_book import DigestBook, changed_meanwhile
 from phcc_client.imaging.itk import one_thread
 from phcc_client.imaging.preprocess import prepare
 from phcc_model.cases import CaseSet
 from phcc_model.config import DataSettings
-from phcc_model.errors import CaseError, DatasetError
+from phcc_model.errors import CaseError, DatasetError, PhccError, StorageError
 
 Progress = Callable[[int, int], None]
 
@@ -42,11 +44,13 @@ class Preparation:
         entries: usable cases, in the reading's order.
         rejections: those set aside, by the reader first, then here.
         reused: how many crops were in the cache already.
+        damaged: cases whose crop in the cache was damaged and was made again.
     """
 
     entries: tuple[Entry, ...]
     rejections: tuple[Rejection, ...]
     reused: int
+    damaged: tuple[str, ...] = ()
 
 
 def prepare_all(
@@ -58,6 +62,10 @@ def prepare_all(
     progress: Progress | None = None,
 ) -> Preparation:
     """Prepare every case of a reading, or find it in the cache.
+
+    What is kept of a case while others are worked on is its entry, never its voxels. One that fails in a way that
+    nobody foresaw is set aside like any other, with what happened. Killed and begun again, it goes on with the
+    cases that are not in the cache; what a killed process left half written is removed first.
 
     Threads, not processes: inflating, hashing, resampling and smoothing run outside the interpreter's lock.
 
@@ -75,39 +83,67 @@ def prepare_all(
         DatasetError: not one case could be prepared.
         StorageError: the cache cannot be written.
     """
+    clear_up(cache)
     book = DigestBook(cache / "digests.json")
-
-    def one(raw: RawCase) -> tuple[Entry, bool] | Rejection:
-        try:
-            key = case_key(raw, settings, book)
-            reused = load(cache, key, verify=True) is not None
-            if not reused:
-                store(cache, key, prepare(raw, settings))
-        except CaseError as error:
-            return Rejection.of(error, case=raw.case, patient=raw.patient)
-        entry = Entry(
-            raw.case, raw.patient, raw.centre, raw.scanner, raw.label, raw.afp, raw.given_split, key
-        )  # fmt: skip
-        return entry, reused
-
-    results: list[tuple[Entry, bool] | Rejection] = []
+    results: list[_Found | Rejection] = []
     total = len(reading.cases)
     pool = ThreadPoolExecutor(max_workers=max(1, jobs), thread_name_prefix="prepare")
     try:
         with one_thread():
-            for done, result in enumerate(pool.map(one, reading.cases), start=1):
+            work = pool.map(lambda raw: _one(raw, settings, cache, book), reading.cases)
+            for done, result in enumerate(work, start=1):
                 results.append(result)
                 if progress is not None:
                     progress(done, total)
-    finally:
-        # After an error or an interrupt, what has not begun does not begin.
+    except BaseException:
+        # What has not begun does not begin; what was read of the sources is not read again next time.
         pool.shutdown(wait=True, cancel_futures=True)
+        with contextlib.suppress(StorageError):
+            book.save()
+        raise
+    pool.shutdown()
     book.save()
     found = [result for result in results if not isinstance(result, Rejection)]
     rejections = (*reading.rejections, *(result for result in results if isinstance(result, Rejection)))
     if not found:
         raise nothing_left(rejections)
-    return Preparation(tuple(entry for entry, _ in found), rejections, sum(reused for _, reused in found))
+    return Preparation(
+        entries=tuple(one.entry for one in found),
+        rejections=rejections,
+        reused=sum(one.reused for one in found),
+        damaged=tuple(one.entry.case for one in found if one.damaged),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    entry: Entry
+    reused: bool
+    damaged: bool
+
+
+def _one(raw: RawCase, settings: DataSettings, cache: Path, book: DigestBook) -> _Found | Rejection:
+    try:
+        key = case_key(raw, settings, book)
+        there = entry_path(cache, key).exists()
+        reused = load(cache, key) is not None
+        if not reused:
+            prepared = prepare(raw, settings)
+            if case_key(raw, settings, book) != key:
+                raise changed_meanwhile(f"case {raw.case}")
+            store(cache, key, prepared)
+    except CaseError as error:
+        return Rejection.of(error, case=raw.case, patient=raw.patient)
+    except PhccError:
+        raise
+    except Exception as error:  # noqa: BLE001  one case never stops the rest, and never vanishes either
+        what = f"failed in a way that nobody foresaw ({type(error).__name__}: {' '.join(str(error).split())})"
+        unforeseen = CaseError(what, where=f"case {raw.case}", remedy="Leave the case out, and report this")
+        return Rejection.of(unforeseen, case=raw.case, patient=raw.patient)
+    entry = Entry(
+        raw.case, raw.patient, raw.centre, raw.scanner, raw.label, raw.afp, raw.given_split, key
+    )  # fmt: skip
+    return _Found(entry, reused, damaged=there and not reused)
 
 
 def nothing_left(rejections: Sequence[Rejection], where: str | None = None) -> DatasetError:

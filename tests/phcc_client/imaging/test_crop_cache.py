@@ -1,28 +1,18 @@
 from __future__ import annotations
 
-import errno
-import json
-import os
-import tempfile
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
 
-from phcc_client.imaging.cache import (
-    DigestBook,
-    case_key,
-    entry_path,
-    load,
-    preparation_digest,
-    store,
-    write_atomically,
-)
+from phcc_client.imaging.cache import case_key, clear_up, entry_path, load, preparation_digest, store
 from phcc_client.imaging.case import Box, PhaseImage, PreparedCase, RawCase
+from phcc_client.imaging.digest_book import DigestBook
 from phcc_model.config import DataSettings, Phase
-from phcc_model.errors import CaseError, StorageError
 
 
 def prepared(seed: int = 0) -> PreparedCase:
@@ -45,16 +35,21 @@ def raw(tmp_path: Path) -> RawCase:
     return RawCase("c", "p", images)
 
 
+def path_of(raw: RawCase, phase: Phase) -> Path:
+    path = raw.images[phase].path
+    assert path is not None
+    return path
+
+
 def test_what_is_stored_comes_back(tmp_path: Path) -> None:
     key = "ab" * 32
     assert load(tmp_path, key) is None
     store(tmp_path, key, prepared())
-    for verify in (False, True):
-        found = load(tmp_path, key, verify=verify)
-        assert found is not None
-        for name in ("volumes_pdhw", "present_p", "lesion_dhw"):
-            assert np.array_equal(getattr(found, name), getattr(prepared(), name))
-            assert getattr(found, name).dtype == getattr(prepared(), name).dtype
+    found = load(tmp_path, key)
+    assert found is not None
+    for name in ("volumes_pdhw", "present_p", "lesion_dhw"):
+        assert np.array_equal(getattr(found, name), getattr(prepared(), name))
+        assert getattr(found, name).dtype == getattr(prepared(), name).dtype
     assert [p for p in tmp_path.rglob("*") if p.suffix == ".part"] == []
 
 
@@ -73,7 +68,7 @@ def test_a_damaged_entry_is_no_entry(tmp_path: Path, damage: str) -> None:
     else:
         content = bytearray(b"something else")
     path.write_bytes(bytes(content))
-    assert load(tmp_path, key, verify=True) is None
+    assert load(tmp_path, key) is None
 
 
 def test_a_key_is_what_the_crop_is_made_from(raw: RawCase, tmp_path: Path) -> None:
@@ -97,6 +92,10 @@ def test_a_key_is_what_the_crop_is_made_from(raw: RawCase, tmp_path: Path) -> No
     assert case_key(replace(raw, images=images), settings, book) != key
     images["delayed"] = replace(raw.images["delayed"], spacing_mm_dhw=(3.0, 1.0, 1.1))
     assert case_key(replace(raw, images=images), settings, book) != key
+    # The phase that a lesion was drawn on decides where the crop lies.
+    assert case_key(replace(raw, lesion_phase="delayed", mask=path_of(raw, "delayed")), settings, book) != (
+        case_key(replace(raw, lesion_phase="arterial", mask=path_of(raw, "delayed")), settings, book)
+    )
     # A phase that is not of the study does not matter, unless the lesion's place is known from it.
     without: dict[Phase, PhaseImage] = {p: image for p, image in raw.images.items() if p != "hepatobiliary"}
     assert case_key(replace(raw, images=without), settings, book) == key
@@ -137,78 +136,50 @@ def test_the_settings_digest_follows_what_alters_a_voxel() -> None:
     assert preparation_digest(DataSettings()) != preparation_digest(DataSettings(clip=1.0))
 
 
-def test_files_are_digested_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "a.nii"
-    source.write_text("one")
-    book = DigestBook(tmp_path / "book.json")
-    first = book.digest(source)
-    book.save()
-    again = DigestBook(tmp_path / "book.json")
-
-    def never(*_: object) -> NoReturn:
-        raise AssertionError("the file was read again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("hashlib.file_digest", never)
-        assert again.digest(source) == first
-    source.write_text("two")
-    os.utime(source, ns=(0, 12345))
-    assert again.digest(source) != first
-    with pytest.raises(CaseError, match="cannot be read"):
-        again.digest(tmp_path / "none.nii")
+HAMMER = """
+import sys
+from pathlib import Path
+import numpy as np
+from phcc_client.imaging.cache import clear_up, load, store
+from phcc_client.imaging.case import PreparedCase
+cache = Path(sys.argv[1])
+for i in range(60):
+    for j in range(4):
+        key = f"{j:02x}" * 32
+        volumes, lesion = np.full((2, 8, 32, 32), j, np.float16), np.ones((8, 32, 32), np.uint8)
+        store(cache, key, PreparedCase(volumes, np.ones(2, bool), lesion))
+        clear_up(cache)
+        found = load(cache, key)
+        assert found is not None and float(found.volumes_pdhw.max()) == j, (i, j)
+"""
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 3}'])
-def test_a_damaged_book_is_an_empty_one(tmp_path: Path, content: str) -> None:
-    source = tmp_path / "a"
-    source.write_text("one")
-    (tmp_path / "book.json").write_text(content.replace('"a"', json.dumps(str(source))))
-    book = DigestBook(tmp_path / "book.json")
-    assert len(book.digest(source)) == 64
-    book.save()
-    assert str(source) in json.loads((tmp_path / "book.json").read_text())
+def test_two_processes_write_read_and_clear_up_one_cache_at_a_time(tmp_path: Path) -> None:
+    hammers = [subprocess.Popen([sys.executable, "-c", HAMMER, str(tmp_path)]) for _ in range(2)]
+    assert [hammer.wait(timeout=60) for hammer in hammers] == [0, 0]
+    assert clear_up(tmp_path) == 0
+    assert len(list(tmp_path.rglob("*"))) == 8  # four folders, one entry each, nothing else
 
 
-def test_two_books_do_not_forget_each_other(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).write_text(name)
-    one, two = DigestBook(tmp_path / "book.json"), DigestBook(tmp_path / "book.json")
-    one.digest(tmp_path / "a")
-    two.digest(tmp_path / "b")
-    one.save()
-    two.save()
-    assert len(json.loads((tmp_path / "book.json").read_text())) == 2
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from phcc_client.imaging.cache import store
+from phcc_client.imaging.case import PreparedCase
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+case = PreparedCase(np.ones((1, 2, 2, 2), np.float16), np.ones(1, bool), np.ones((2, 2, 2), np.uint8))
+store(Path(sys.argv[1]), "ab" * 32, case)
+"""
 
 
-@pytest.mark.parametrize(
-    ("number", "what"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"), (errno.EROFS, "written")],
-)
-def test_a_disk_that_is_full_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
-) -> None:
-    path = tmp_path / "deep" / "file"
-    write_atomically(path, b"before")
-
-    def full(self: Path, target: Path) -> NoReturn:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(StorageError, match=what) as caught:
-        write_atomically(path, b"after")
-    assert caught.value.remedy
-    assert path.read_bytes() == b"before"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"):
-        write_atomically(tmp_path / "file" / "x", b"")
-
-    def full(**_: object) -> NoReturn:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(tempfile, "mkstemp", full)
-    with pytest.raises(StorageError, match="the disk is full"):
-        store(tmp_path, "ab" * 32, prepared())
+def test_what_a_killed_process_left_half_written_is_no_entry_and_is_removed(tmp_path: Path) -> None:
+    key = "ab" * 32
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60).returncode == -9
+    left = list((tmp_path / "ab").iterdir())
+    assert [path.suffix for path in left] == [".part"]
+    assert load(tmp_path, key) is None
+    kept = tmp_path / "ab" / "not-ours.part"
+    kept.write_text("somebody else's")
+    assert clear_up(tmp_path) == 1
+    assert list((tmp_path / "ab").iterdir()) == [kept]

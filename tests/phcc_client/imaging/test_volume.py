@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import os
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from phcc_client.imaging.case import Box
-from phcc_client.imaging.volume import Grid, read_header, read_voxels
+from phcc_client.imaging.volume import Grid, Header, read_header, read_voxels
 from phcc_model.errors import CaseError
 
 NIBABEL: Any = nibabel
@@ -167,3 +172,131 @@ def test_grids_are_compared_to_a_tenth_of_a_voxel() -> None:
     assert not grid.same_as(far)
     assert not grid.same_as(Grid.plain((4, 5, 7), (3.0, 1.0, 1.0)))
     assert not grid.same_as(Grid.plain((4, 5, 6), (3.0, 1.0, 1.1)))
+
+
+def packed_file(path: Path, content: bytes, shape: tuple[int, int, int] = (20, 40, 30)) -> Header:
+    """A file of any bytes, and the header of a volume of int16 that claims to lie in it."""
+    path.write_bytes(content)
+    return Header(path, Grid.plain(shape, (3.0, 1.0, 1.0)), shape, "i2", 352, 1.0, 0.0)
+
+
+def volume_bytes(shape: tuple[int, int, int] = (20, 40, 30), seed: int = 0) -> bytes:
+    values = np.random.default_rng(seed).integers(0, 900, shape).astype("<i2")
+    return (348).to_bytes(4, "little") + bytes(348) + values.tobytes()
+
+
+def voxels_of(plain: bytes, shape: tuple[int, int, int] = (20, 40, 30)) -> Any:
+    return np.frombuffer(plain, "<i2", offset=352)[: int(np.prod(shape))].reshape(shape)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("permutation", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (1, -1, 1), (-1, -1, -1)])
+def test_a_part_is_what_is_cut_from_the_whole(
+    tmp_path: Path, permutation: tuple[int, ...], signs: tuple[int, ...], ending: str
+) -> None:
+    image = NIBABEL.Nifti1Image(
+        np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7), np.diag([-1.0, -2.0, 3.0, 1.0])
+    ).as_reoriented(np.array(list(zip(permutation, signs, strict=True))))
+    NIBABEL.save(image, tmp_path / f"a.{ending}")
+    header = read_header(tmp_path / f"a.{ending}")
+    whole = read_voxels(header)
+    for part in (
+        (slice(0, 7), slice(0, 6), slice(0, 5)),
+        (slice(2, 5), slice(1, 3), slice(0, 4)),
+        (slice(6, 7), slice(5, 6), slice(4, 5)),
+    ):
+        read = read_voxels(header, part)
+        assert read.dtype == whole.dtype
+        assert np.array_equal(read, whole[part])
+
+
+@given(
+    at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), level=st.integers(0, 9), keep=st.floats(0, 1)
+)
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_file_gives_its_voxels_or_an_error_never_other_voxels(
+    tmp_path_factory: pytest.TempPathFactory, at: float, bit: int, level: int, keep: float
+) -> None:
+    plain = volume_bytes((4, 10, 10))
+    content = bytearray(gzip.compress(plain, level, mtime=0))
+    content[int(at * len(content))] ^= 1 << bit
+    header = packed_file(
+        tmp_path_factory.getbasetemp() / "d.nii.gz", bytes(content[: round(keep * len(content))]), (4, 10, 10)
+    )
+    try:
+        voxels = read_voxels(header)
+    except CaseError:
+        return
+    assert np.array_equal(voxels, voxels_of(plain, (4, 10, 10)))
+
+
+@pytest.mark.parametrize("place", ["checksum", "length"])
+def test_the_checksum_at_the_end_counts_even_for_the_first_slice(tmp_path: Path, place: str) -> None:
+    content = bytearray(gzip.compress(volume_bytes()))
+    content[-8 if place == "checksum" else -4] ^= 1
+    header = packed_file(tmp_path / "a.nii.gz", bytes(content))
+    with pytest.raises(CaseError, match="damaged"):
+        read_voxels(header, (slice(0, 1), slice(0, 40), slice(0, 30)))
+    header = packed_file(tmp_path / "a.nii.gz", gzip.compress(volume_bytes())[:-1])
+    with pytest.raises(CaseError, match="ends before its checksum"):
+        read_voxels(header)
+
+
+@pytest.mark.parametrize("cut", [[3], [352, 5000], [200_000, 400_000], list(range(2000, 48_000, 2000))])
+@pytest.mark.parametrize("padding", [0, 3, 200_000])
+def test_a_file_of_several_gzip_members_is_one_file(tmp_path: Path, cut: list[int], padding: int) -> None:
+    shape = (100, 60, 60)
+    plain = volume_bytes(shape)
+    ends = [0, *cut, len(plain)]
+    members = [gzip.compress(plain[a:b], 1) + bytes(padding) for a, b in itertools.pairwise(ends)]
+    header = packed_file(tmp_path / "a.nii.gz", b"".join(members), shape)
+    assert np.array_equal(read_voxels(header), voxels_of(plain, shape))
+    damaged = bytearray(b"".join(members))
+    damaged[len(members[0]) - padding - 8] ^= 1
+    with pytest.raises(CaseError, match="damaged"):
+        read_voxels(packed_file(tmp_path / "b.nii.gz", bytes(damaged), shape))
+    with pytest.raises(CaseError, match="truncated"):
+        read_voxels(packed_file(tmp_path / "c.nii.gz", b"".join(members[:-1]), shape))
+
+
+def test_what_follows_the_voxels_is_checked_but_not_kept(tmp_path: Path) -> None:
+    plain = volume_bytes() + bytes(5_000_000)
+    header = packed_file(tmp_path / "a.nii.gz", gzip.compress(plain))
+    assert np.array_equal(read_voxels(header), voxels_of(plain))
+
+
+def test_a_bomb_goes_off_neither_in_memory_nor_in_time(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9, wbits=31)
+    content = packer.compress(volume_bytes())
+    content += b"".join(packer.compress(bytes(1 << 24)) for _ in range(40)) + packer.flush()
+    header = packed_file(tmp_path / "a.nii.gz", content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CaseError, match="inflates to far more"):
+            read_voxels(header)
+        assert tracemalloc.get_traced_memory()[1] < 400e6
+    finally:
+        tracemalloc.stop()
+    header = packed_file(tmp_path / "b.nii.gz", gzip.compress(b"") * 100_000)
+    with pytest.raises(CaseError, match="too many members"):
+        read_voxels(header)
+
+
+def test_a_volume_larger_than_the_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = packed_file(tmp_path / "a.nii.gz", gzip.compress(volume_bytes()))
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("phcc_client.imaging.volume.np.empty", full)
+    with pytest.raises(CaseError, match="more than this machine has left"):
+        read_voxels(header)
+
+
+def test_a_plain_file_is_read_and_not_mapped(tmp_path: Path) -> None:
+    header = packed_file(tmp_path / "a.nii", volume_bytes())
+    voxels = read_voxels(header)
+    before = voxels.copy()
+    os.truncate(header.path, 0)  # under a memory map the next look at the voxels would kill the process
+    assert np.array_equal(voxels, before)
