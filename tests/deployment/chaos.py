@@ -113,6 +113,11 @@ def stopped_and_resumed(deployment: Deployment, run: str) -> None:
     deployment.run("resume", run)
 
 
+def certificate_renewed(deployment: Deployment, run: str) -> None:
+    """The front door and the SuperLink take it up while sites train."""
+    deployment.run("renew-certificate")
+
+
 def service_restarted(deployment: Deployment, run: str) -> None:
     deployment.run("stop")
     deployment.run("start")
@@ -144,6 +149,7 @@ POINTS: dict[str, tuple[str, int, Deed]] = {
     "ServerApp, node and SuperLink one after the other": ("middle", 3, twice),
     "stop-run, then resume": ("middle", 2, stopped_and_resumed),
     "service stopped and started": ("middle", 3, service_restarted),
+    "certificate renewed": ("middle", 1, certificate_renewed),
 }
 
 
