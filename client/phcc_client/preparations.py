@@ -9,7 +9,7 @@ The version of the code that makes the crops is not in the name: a new one must 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -69,9 +69,9 @@ def find_prepared(site: Path, study: StudyConfig, name: str) -> Site | None:
     if (folder / SITE_FILE).exists():
         return Site.open(folder)
     for file in sorted(site.glob(f"prepared-*/{SITE_FILE}")):
-        with contextlib.suppress(DataError):  # a list of another study, maybe, and no matter of this one
-            if _was_made_for((earlier := Site.open(file.parent)).record, study, name):
-                return earlier
+        earlier = _without_terms(file, file.stat().st_mtime_ns)
+        if earlier is not None and _was_made_for(earlier.record, study, name):
+            return earlier
     return None
 
 
@@ -99,14 +99,24 @@ def open_prepared(site: Path, study: StudyConfig, name: str) -> Site:
     return opened
 
 
+@functools.lru_cache(maxsize=256)
+def _without_terms(file: Path, _changed_ns: int) -> Site | None:
+    """A list that an earlier version made; None for any other, and for one that is damaged.
+
+    Kept, because whoever looks through the studies of a hospital asks for each of them.
+    """
+    try:
+        opened = Site.open(file.parent)
+    except DataError:  # a list of another study, maybe, and no matter of this one
+        return None
+    return opened if opened.record.terms is None else None
+
+
 def _was_made_for(record: SiteRecord, study: StudyConfig, name: str) -> bool:
     """Whether an earlier version, which wrote down no terms, seems to have made a list for this study."""
     data = study.data
-    if record.terms is not None or (record.phases, record.normalisation, record.crop_size) != (
-        data.phases,
-        data.normalisation,
-        data.crop.size,
-    ):
+    asked = (data.phases, data.normalisation, data.crop.size)
+    if (record.phases, record.normalisation, record.crop_size) != asked:
         return False
     return would_stand(record.cases, study, name) == {case.patient: case.split for case in record.cases}
 
