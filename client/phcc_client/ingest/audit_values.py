@@ -85,13 +85,13 @@ def sought_of(values: Iterable[tuple[str, str]]) -> Identity:
     seen = sorted(set(values))
     for attribute, value in seen:
         own = [part for part in spellings(attribute, value) if part[0].strip()]
-        long_enough = [(text, kind) for text, kind in own if _weight(text) >= SHORTEST]
+        long_enough = [(text, kind) for text, kind in own if weight(text) >= SHORTEST]
         if not long_enough:
             book = short if own else nothing
             book[attribute] = book.get(attribute, 0) + 1
         for text, kind in long_enough:
             for folded in _folds(text[-LONGEST:]):
-                if len(folded) >= SHORTEST or _weight(text) >= SHORTEST:
+                if len(folded) >= SHORTEST or weight(text) >= SHORTEST:
                     found.setdefault((folded, kind), Sought(folded, kind, attribute, text[-LONGEST:]))
     return Identity(tuple(sorted(found.values())), len(seen), short, nothing)
 
@@ -205,7 +205,7 @@ def _folds(text: str) -> set[str]:
     return {form for form in forms if len(form) >= min(SHORTEST, len(plain))}
 
 
-def _weight(text: str) -> int:
+def weight(text: str) -> int:
     """A spelling's length; a character of Chinese or Japanese says as much as three letters."""
     return sum(3 if ord(c) > 0x2E80 else 1 for c in text if not c.isspace())
 
@@ -225,7 +225,7 @@ def _text_parts(attribute: str, text: str) -> list[tuple[str, Kind]]:
         if len(text) <= 20 and len(squeezed) >= LONG:
             parts.setdefault((squeezed, Kind.NUMBER if squeezed.isdigit() else Kind.WORD))
     for word in () if is_private(attribute) else re.split(r"[\W_]+", text):
-        if len(word) >= LONG or _weight(word) > len(word):
+        if len(word) >= LONG or weight(word) > len(word):
             parts.setdefault((word, Kind.NUMBER if word.isdigit() else Kind.WORD))
     return list(parts)
 
