@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from phcc_client.ingest.phase_evidence import RANKS, Proposal, Reading
-from phcc_client.ingest.phase_times import IDEAL_SECONDS, contradicts, spoken
+from phcc_client.ingest.phase_times import ARTERIAL_SECONDS, IDEAL_SECONDS, LATE_SECONDS, contradicts, spoken
 from phcc_client.ingest.phase_words import Agent
 from phcc_model.config import Phase
 
@@ -28,40 +28,54 @@ def doubted(
         proposals: by index.
         fixed: indices that the site itself decided; they are never doubted, and others are judged by them.
         agent: the kind of contrast agent.
-        injected: when it was given, on the clock of the readings.
+        injected: when it was given, on the clock of the readings; None where only the arterial phase tells it.
     """
     result = dict(proposals)
+    measured = {p.phase for r in readings if not _derived(r) and (p := _believed(result.get(r.index)))}
     for r in readings:
-        proposal = result.get(r.index)
-        if proposal is None or proposal.phase is None or proposal.certainty == "unsure" or r.index in fixed:
+        proposal = _believed(result.get(r.index))
+        if proposal is None or r.index in fixed:
             continue
-        against = _against(r, proposal.phase, agent, injected)
-        if against:
-            result[r.index] = _unsure(proposal, against)
-    measured = {
-        p.phase
-        for r in readings
-        if not _derived(r) and (p := result.get(r.index)) and p.certainty != "unsure"
-    }
-    for r in readings:
-        proposal = result.get(r.index)
-        if proposal is not None and _derived(r) and r.index not in fixed and proposal.phase not in measured:
+        if proposal.phase == "hepatobiliary" and agent == "extracellular":
+            result[r.index] = _unsure(proposal, "the contrast agent is one that has no hepatobiliary phase")
+        if _derived(r) and proposal.phase not in measured:
             result[r.index] = _unsure(proposal, "the header calls it derived, and no measured image is there")
+    if injected is not None:
+        _doubt_times(result, readings, fixed, agent, injected)
     for index, why in _out_of_order(readings, result, fixed).items():
         result[index] = _unsure(result[index], why)
+    arterial = [r.clock for r in readings if (p := _believed(result.get(r.index))) and p.phase == "arterial"]
+    clocks = [clock for clock in arterial if clock is not None]
+    if injected is None and clocks:
+        _doubt_times(result, readings, fixed, agent, max(clocks) - ARTERIAL_SECONDS)
     return result
+
+
+def _doubt_times(
+    result: dict[int, Proposal],
+    readings: Sequence[Reading],
+    fixed: frozenset[int],
+    agent: Agent,
+    injected: float,
+) -> None:
+    for r in readings:
+        proposal = _believed(result.get(r.index))
+        if proposal is None or proposal.phase is None or r.clock is None or r.index in fixed:
+            continue
+        seconds = r.clock - injected
+        if contradicts(proposal.phase, seconds):
+            result[r.index] = _unsure(proposal, f"it was acquired {spoken(seconds)} after the injection")
+        elif proposal.phase == "delayed" and seconds >= LATE_SECONDS.get(agent, float("inf")):
+            why = f"{spoken(seconds)} after the injection it may be the hepatobiliary phase"
+            result[r.index] = _unsure(proposal, why)
+
+
+def _believed(proposal: Proposal | None) -> Proposal | None:
+    return None if proposal is None or proposal.certainty == "unsure" else proposal
 
 
 def _unsure(proposal: Proposal, why: str) -> Proposal:
     return replace(proposal, certainty="unsure", doubt=why)
-
-
-def _against(reading: Reading, phase: Phase, agent: Agent, injected: float | None) -> str:
-    if phase == "hepatobiliary" and agent == "extracellular":
-        return "the contrast agent is one that has no hepatobiliary phase"
-    if injected is not None and reading.clock is not None and contradicts(phase, reading.clock - injected):
-        return f"it was acquired {spoken(reading.clock - injected)} after the injection"
-    return ""
 
 
 def _derived(reading: Reading) -> bool:

@@ -17,6 +17,7 @@ _DYNAMIC: tuple[Phase, ...] = ("pre-contrast", "arterial", "portal-venous", "del
 _MOST_TIME_POINTS = 12
 _AFTER_ARTERIAL: dict[Phase, tuple[float, float]] = {"portal-venous": (12.0, 110.0), "delayed": (60.0, 500.0)}
 _LATEST_START_S = 20 * 60.0
+_PORTAL_S = 75.0  # the portal-venous phase begins no later than this after an arterial one
 _DYNAMIC_S, _PAUSE_S, _HEPATOBILIARY_S = 500.0, 240.0, 600.0
 
 
@@ -38,15 +39,16 @@ def unnamed_phases(readings: Sequence[Reading], named: Proposals, agent: Agent) 
     if not slots:
         return {r.index: _unknown("nothing says in which order the series were acquired") for r in open_ones}
     named = {index: proposal for index, proposal in named.items() if proposal.certainty != "unsure"}
-    found = {**_before_contrast(slots, named), **_long_after(slots, named, agent)}
-    found = {**_from_named(open_ones, readings, {**named, **found}, agent), **found}
+    found = {**_long_after(slots, named, agent), **_before_contrast(slots, named)}
+    by_arterial = _from_named(open_ones, readings, {**named, **found}, agent)
+    found |= {i: p for i, p in by_arterial.items() if p.phase is not None}
     known = {**named, **{i: p for i, p in found.items() if p.phase is not None}}
-    left = [r for r in open_ones if r.index not in known]
+    left = [r for r in open_ones if r.index not in known and r.index not in found]
     filled = _filled(slots, known, left)
     first_post = _from_first(left, {**known, **{i: p for i, p in filled.items() if p.phase}}, readings, agent)
     decided: dict[int, Proposal] = {}
     for reading in open_ones:
-        ways = (found, filled, first_post)
+        ways = (found, filled, first_post, by_arterial)
         proposals = [way[reading.index] for way in ways if reading.index in way]
         told = [p for p in proposals if p.certainty != "unsure"]
         decided[reading.index] = (told or proposals or [_unknown(_SILENT)])[0]
@@ -87,22 +89,22 @@ def _before_contrast(slots: Sequence[Sequence[Reading]], named: Proposals) -> di
 
 
 def _long_after(slots: Sequence[Sequence[Reading]], named: Proposals, agent: Agent) -> dict[int, Proposal]:
-    """With gadoxetate, what follows a dynamic series of three or more after a long pause is hepatobiliary."""
+    """What follows a dynamic series of three or more after a long pause: hepatobiliary, with such an agent."""
     found: dict[int, Proposal] = {}
-    if agent != "hepatobiliary" or any(r.clock is None for slot in slots for r in slot):
+    if any(r.clock is None for slot in slots for r in slot):
         return found
     times = [slot[0].clock or 0.0 for slot in slots]
     for at in range(3, len(slots)):
-        dynamic = times[at - 1] - times[at - 3] <= _DYNAMIC_S or bool(found)
-        if (
-            dynamic
-            and times[at] - times[at - 1] >= _PAUSE_S
-            and times[at] - times[at - 3] >= _HEPATOBILIARY_S
-        ):
-            rule = f"{spoken(times[at] - times[at - 1])} after the dynamic series, with a hepatobiliary agent"
-            found |= {
-                r.index: Proposal("hepatobiliary", rule, "likely") for r in slots[at] if r.index not in named
-            }
+        pause = times[at] - times[at - 1]
+        dynamic = times[at - 1] - times[at - 3] <= _DYNAMIC_S and pause >= _PAUSE_S
+        if not (dynamic and times[at] - times[at - 3] >= _HEPATOBILIARY_S) and not found:
+            continue
+        rule = f"{spoken(times[at] - times[at - 1])} after the dynamic series"
+        if agent == "hepatobiliary":
+            proposal = Proposal("hepatobiliary", f"{rule}, with a hepatobiliary agent", "likely")
+        else:
+            proposal = Proposal(None, rule, "unsure", "nothing says that a hepatobiliary agent was given")
+        found |= {r.index: proposal for r in slots[at] if r.index not in named}
     return found
 
 
@@ -126,6 +128,7 @@ def _filled(
 ) -> dict[int, Proposal]:
     """Between known phases, exactly as many time points as phases are missing there: each is the next one."""
     main = _largest_family(left)
+    unnamed = {r.index for r in left}
     found: dict[int, Proposal] = {}
     gap: list[list[Reading]] = []
     low = -1
@@ -135,7 +138,7 @@ def _filled(
             high = min(ranks, default=len(_DYNAMIC))
             found |= _fill(gap, [p for p in _DYNAMIC if low < RANKS[p] < high], slots, known)
             gap, low = [], max(ranks, default=low)
-        members = [r for r in slot if r.index not in known and r.family == main]
+        members = [r for r in slot if r.index in unnamed and r.family == main]
         if members and not ranks:
             gap.append(members)
     return found
@@ -165,7 +168,8 @@ def _fill(
     if len(gap) == 1 != len(expected):
         return {r.index: _unknown(_SILENT) for r in everyone}
     if len(gap) != len(expected):
-        why = f"of {len(gap)} time points for {len(expected)} phases none says which is missing or repeated"
+        phases = "one phase" if len(expected) == 1 else f"{len(expected)} phases"
+        why = f"{len(gap)} time points for {phases}, and nothing says which is missing or repeated"
         return {r.index: _unknown(why) for r in everyone}
     wrong = _times_wrong(gap, expected, slots, known)
     found = {}
@@ -217,6 +221,12 @@ def _from_first(
     if not after:
         return {}
     first = min(r.clock or 0.0 for r in after)
+    portal = [r.clock for r in readings if r.index in known and known[r.index].phase == "portal-venous"]
+    if any(
+        time is None or not _AFTER_ARTERIAL["portal-venous"][0] <= time - first <= _PORTAL_S
+        for time in portal
+    ):
+        return {}
     if first - max(p.clock or 0.0 for p in pre) > _LATEST_START_S:
         return {}
     found = {

@@ -16,14 +16,13 @@ from phcc_client.ingest.examination import Series
 from phcc_client.ingest.phase_choice import choose_phases, doubted
 from phcc_client.ingest.phase_evidence import RANKS, Proposal, Reading, Taken, read_study
 from phcc_client.ingest.phase_order import unnamed_phases
-from phcc_client.ingest.phase_times import between, injection, phase_at, spoken
+from phcc_client.ingest.phase_times import LATE_SECONDS, between, injection, phase_at, spoken
 from phcc_client.ingest.phase_words import Agent
 from phcc_client.ingest.phases_file import PhasesFile
 from phcc_client.ingest.record import Certainty
 
 __all__ = ["Taken", "recognise_series"]
 
-_LATE_S = 900.0  # from here on "delayed" may mean hepatobiliary
 _SAY_SO = "say what it is in phases.yaml"
 
 
@@ -121,7 +120,7 @@ def _by_words(r: Reading, agent: Agent) -> Proposal | None:
     rule = f"description says '{word}'"
     if phase == "pre-contrast" and said.after_contrast:
         return Proposal(phase, rule, "unsure", "it also says that contrast agent was given")
-    if phase == "delayed" and said.seconds is not None and said.seconds >= _LATE_S:
+    if phase == "delayed" and said.seconds is not None and said.seconds >= LATE_SECONDS[""]:
         rule = f"{rule} and '{said.time_word}'"
         later = phase_at(said.seconds, agent)
         if later is None:

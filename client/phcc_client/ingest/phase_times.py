@@ -24,6 +24,8 @@ _WINDOWS: tuple[tuple[Phase, float, float], ...] = (
 )
 _LATE_EXTRACELLULAR_SECONDS = 1200.0
 _HEPATOBILIARY_SECONDS: dict[Agent, float] = {"hepatobiliary": 600.0, "late hepatobiliary": 2700.0}
+LATE_SECONDS: dict[Agent, float] = {"hepatobiliary": 600.0, "late hepatobiliary": 2700.0, "": 900.0}
+"""From here on what is called delayed may be the hepatobiliary phase, by the contrast agent ("": not known)."""
 _IMPOSSIBLE: dict[Phase, tuple[float, float]] = {
     "arterial": (-15.0, 120.0),
     "portal-venous": (20.0, 240.0),

@@ -107,9 +107,7 @@ OTHER_WORDS: dict[str, tuple[str, ...]] = {
     "a localiser or a calibration": _words("""
         localizer*, localiser*, loc, localisateur, localizador, lokalizator, scout, survey, 3 plane,
         3plane, three plane, 3 pl, tri plane, calibration, calib, asset cal, coil cal, ref scan,
-        refscan, senseref*, sense ref*, b0 map, b1 map, shim*, topogram*, reperage, smartprep,
-        smart prep, care bolus, carebolus, test bolus, testbolus, bolus track*, bolustrak, bolus trak,
-        timing bolus, fluoro*, fluoprep, fluotrig*, 定位, 位置決め
+        refscan, senseref*, sense ref*, b0 map, b1 map, shim*, topogram*, reperage, 定位, 位置決め
     """),
     "diffusion": _words("""
         dwi, dw, dti, diff, diffusion*, difusion, difusao, diffusie, diffusione, dyfuzj*, adc, eadc,
@@ -165,7 +163,8 @@ WEAK_OTHER_WORDS: dict[str, tuple[str, ...]] = {
         map*, param*
     """),
     "a localiser or a calibration": _words("""
-        plan, cal, shim, test
+        plan, cal, shim, test, smartprep, smart prep, care bolus, carebolus, test bolus, testbolus,
+        bolus track*, bolustrak, bolus trak, timing bolus, fluoro*, fluoprep, fluotrig*
     """),
     "a reformation or projection": _words("""
         recon, rec, ref, 3d reco*

@@ -195,7 +195,7 @@ def read_words(text: str) -> Words:
         time_word=time_word,
         time_sure=not short or after or not _BREATH.find(whole),
         moment=_moment([word for phase, word, _ in named if phase == "arterial"]),
-        family=next((family for family in vocabulary.FAMILIES if family in whole), ""),
+        family=_family(whole),
         coronal=bool(_PLANES.find(whole)),
         agent=next((agent for agent, _, _ in _AGENTS.find(whole)), ""),
     )
@@ -204,6 +204,12 @@ def read_words(text: str) -> Words:
 def agent_named(text: str) -> Agent:
     """The kind of contrast agent that ContrastBolusAgent names; empty where it is empty or unknown."""
     return next((agent for agent, _, _ in _AGENTS.find(folded(text))), "")
+
+
+def _family(text: str) -> str:
+    """The most telling name of the sequence; a Dixon variant of it is another one."""
+    name = next((family for family in vocabulary.FAMILIES if family in text), "")
+    return f"{name} dixon" if name not in ("", "dixon") and "dixon" in text else name
 
 
 def _weak(text: str) -> list[tuple[Phase, str, int]]:

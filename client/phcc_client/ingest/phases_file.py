@@ -203,7 +203,8 @@ def template(unsure: Sequence[Unsure]) -> str:
     """
     counted: dict[tuple[str, str], int] = {}
     for one in unsure:
-        if one.facts.description.strip():
+        # Time points of one series share a description: no rule can tell them apart by it.
+        if one.facts.description.strip() and one.facts.time_points < 2:
             key = (_quoted(escape(" ".join(one.facts.description.split()))), _guess(one.taken))
             counted[key] = counted.get(key, 0) + 1
     lines = [_HEAD, _RULES]

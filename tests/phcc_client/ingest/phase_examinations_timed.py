@@ -48,6 +48,10 @@ ORDERED = (
          *points("vibe dyn", [90, 98, 106, 140, 260], "-art -art art pv del")),
     exam("between the windows", ("vibe", 0, "pre", T1),
          *[("vibe", t, w, {**GIVEN, "injected": 60}) for t, w in ((95, "art"), (170, "?"), (240, "del"))]),
+    exam("a late one beside four", *[("", t, w, T1) for t, w in
+         ((0, "pre"), (80, "art"), (125, "pv"), (250, "del"), (1300, "?"))]),
+    exam("rapid time points that do not fit the portal phase", ("DISCO pre", 0, "pre", T1),
+         *points("DISCO", [60.0 + 4 * n for n in range(9)], " ".join(["?"] * 9)), ("LAVA PV", 140, "pv", T1)),
     exam("sixty time points", *points("grasp dyn", [float(3 * n) for n in range(60)], " ".join(["?"] * 60))),
     exam("gadoxetate after a pause", ("vibe pre", 0, "pre", T1),
          *points("vibe dyn", [90, 135, 280], "art pv del", **PRIMOVIST),
@@ -125,6 +129,9 @@ CONTRADICTED = (
     exam("arterial ten minutes after the injection", ("pre", 0, "pre", T1),
          ("art", 700, "?", {**GIVEN, "injected": 60}), ("pv", 140, "pv", {**GIVEN, "injected": 60})),
     exam("by series number, where there is no clock", ("portal", None, "?"), ("arterial", None, "?")),
+    exam("late, with gadoxetate", ("pre", 0, "pre"), ("art", 90, "art", PRIMOVIST), ("pv", 140, "pv", PRIMOVIST),
+         ("late", 1300, "?", PRIMOVIST)),
+    exam("portal ten minutes after arterial", ("pre", 0, "pre"), ("art", 90, "art"), ("pv", 700, "?")),
     exam("one clock for all", ("pre", 0, "pre"), ("art", 0, "art"), ("portal", 0, "pv")),
 )  # fmt: skip
 
