@@ -140,13 +140,14 @@ def prepare(home: Home, word: str, *, again: bool) -> None:
         if known.study is None:
             raise _only_a_card(known)
         for arm, study in arms_of(known.study).items():
-            folder = preparation_folder(home.site, study, home.settings.hospital)
+            folder = preparation_folder(home.site, study, home.settings.hospital, known.study)
             if folder in ready:  # most arms differ in nothing that is prepared
                 continue
             ready.add(folder)
             with Progress(console=console, transient=True) as bar:
                 task = bar.add_task(f"preparing cases for {plain(arm)}", total=None)
-                site = prepare_site(home, study, functools.partial(_advance, bar, task), again=again)
+                advance = functools.partial(_advance, bar, task)
+                site = prepare_site(home, study, advance, again=again, whole=known.study)
             _tell_prepared(home, known, site)
         _tell_overlaps(home, known)
 

@@ -17,7 +17,7 @@ from phcc_client.announcement import card_of
 from phcc_client.error_log import write_down
 from phcc_client.guard import failure_of, may_leave, must_be_announced, must_have_enough, suppressed
 from phcc_client.home import Home
-from phcc_client.ordered_study import study_of
+from phcc_client.ordered_study import asked_of, study_of
 from phcc_client.outbox import Outbox
 from phcc_client.policy import Policy
 from phcc_client.preparations import open_prepared
@@ -98,8 +98,8 @@ class Desk:
         return self._wait(asked, order.order)
 
     def _card(self, order: CardOrder | Order) -> SiteCard:
-        study = study_of(order)
-        card = card_of(open_prepared(self.home.site, study, self.name), self.name, order.study_digest)
+        site = open_prepared(self.home.site, study_of(order), self.name, asked_of(order))
+        card = card_of(site, self.name, order.study_digest)
         return suppressed(card, self.home.settings.minimum_count)
 
     def _hand_on(self, order: Order) -> Reply | Working | Failure:

@@ -21,12 +21,22 @@ def study_of(order: CardOrder | TrainOrder | EvaluateOrder) -> StudyConfig:
         ConfigError: the study is not valid, or has no such arm.
     """
     check_package(order.package, keys.package_version(), where=type(order).__name__)
+    return arm_study(asked_of(order), order.arm)
+
+
+def asked_of(order: CardOrder | TrainOrder | EvaluateOrder) -> StudyConfig:
+    """The study that an order carries, with all of its arms.
+
+    Raises:
+        VersionMismatch: it is not the one that the order names.
+        ConfigError: it is not valid.
+    """
     study = _parsed(order.study)
     if study.digest != order.study_digest:
         raise VersionMismatch(
             "the study is not the one that the order names", where="study", remedy="Ask the coordinator"
         )
-    return arm_study(study, order.arm)
+    return study
 
 
 @functools.lru_cache(maxsize=8)

@@ -63,7 +63,7 @@ def _cases(home: Home, known: KnownStudy) -> tuple[SiteCase, ...]:
     found: list[SiteCase] = []
     for arm in arms_of(known.study).values() if known.study is not None else ():
         try:
-            site = find_prepared(home.site, arm, home.settings.hospital)
+            site = find_prepared(home.site, arm, home.settings.hospital, known.study)
         except PhccError:  # whoever trains on that list is told what is wrong with it
             continue
         found += site.record.cases if site is not None else ()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from phcc_client.home import Home
 from phcc_client.imaging.case import Reading, Rejection, Remark
-from phcc_client.imaging.dataset import Entry, Progress, prepare_all
+from phcc_client.imaging.dataset import Entry, Preparation, Progress, prepare_all
 from phcc_client.imaging.readers import read_cases
-from phcc_client.preparations import find_prepared, preparation_folder, terms_of
+from phcc_client.preparations import deals, find_prepared, is_prepared, preparation_folder, terms_of
 from phcc_client.site import Site, Split, write_site
 from phcc_client.splits import Splits, external_centres, patient_labels, split_patients
 from phcc_model.config import StudyConfig
@@ -30,7 +30,12 @@ _GIVEN = {"train": "train", "validation": "test", "test": "test"}
 
 
 def prepare_site(
-    home: Home, study: StudyConfig, progress: Progress | None = None, *, again: bool = False
+    home: Home,
+    study: StudyConfig,
+    progress: Progress | None = None,
+    *,
+    again: bool = False,
+    whole: StudyConfig | None = None,
 ) -> Site:
     """Make this hospital's images ready for a study; what is ready already is used again.
 
@@ -45,6 +50,8 @@ def prepare_site(
             patients are for the test.
         progress: called with (done, total) cases.
         again: move patients all the same; for when no study has begun on the split that is there.
+        whole: the study that ``study`` is an arm of, and whose split it takes over; made ready first where it is
+            not. None where it is no arm.
 
     Returns:
         The hospital's cases, prepared.
@@ -63,22 +70,51 @@ def prepare_site(
     cache = home.site / "cache"
     preparation = prepare_all(reading, study.data, cache, jobs=jobs, progress=progress)
     name = home.settings.hospital
-    assignment = {entry.patient: name for entry in preparation.entries}
-    split_of = split_entries(preparation.entries, assignment, study).site(name)
-    if not again and (before := find_prepared(home.site, study, name)) is not None:
-        _nobody_may_move(before, preparation.entries, split_of)
+    if deals(study, whole):
+        assignment = {entry.patient: name for entry in preparation.entries}
+        split_of = split_entries(preparation.entries, assignment, study).site(name)
+    else:
+        assert whole is not None
+        split_of = _split_of_whole(home, whole, progress, again=again)
+    entries, rejections = _in_split(preparation, split_of)
+    if not again and (before := find_prepared(home.site, study, name, whole)) is not None:
+        _nobody_may_move(before, entries, split_of)
         if before.record.terms is None:
             log.info("study %s: an earlier version prepared its cases; they are listed anew", study.name)
     return write_prepared(
         home.site,
         name,
         study,
-        preparation.entries,
+        entries,
         split_of,
         cache,
-        preparation.rejections,
+        rejections,
         reading.remarks,
+        whole=whole,
     )
+
+
+def _in_split(
+    preparation: Preparation, split_of: Mapping[str, Split]
+) -> tuple[list[Entry], tuple[Rejection, ...]]:
+    """The cases whose patients have a place, and what is set aside, the others among it."""
+    placed = [entry for entry in preparation.entries if entry.patient in split_of]
+    others = [entry for entry in preparation.entries if entry.patient not in split_of]
+    why, remedy = (
+        "its patient is not among those of the study itself",
+        "Prepare the study again with all its arms",
+    )
+    return placed, (*preparation.rejections, *(Rejection(e.case, e.patient, why, remedy) for e in others))
+
+
+def _split_of_whole(
+    home: Home, whole: StudyConfig, progress: Progress | None, *, again: bool
+) -> dict[str, Split]:
+    """The split of each patient that a study has, for an arm that sees other phases or needs other ones."""
+    name = home.settings.hospital
+    found = find_prepared(home.site, whole, name) if is_prepared(home.site, whole, name) else None
+    site = found or prepare_site(home, whole, progress, again=again)
+    return {case.patient: case.split for case in site.record.cases}
 
 
 def data_path(home: Home) -> Path:
@@ -134,28 +170,31 @@ def write_prepared(
     cache: Path,
     rejections: Sequence[Rejection] = (),
     remarks: Sequence[Remark] = (),
+    *,
+    whole: StudyConfig | None = None,
 ) -> Site:
     """List a site's prepared cases in its folder.
 
     Args:
         folder: the site's.
         name: of the site.
-        study: for which the cases were prepared; what one of its arms runs, where that differs.
+        study: for which the cases were prepared, or what one of its arms runs.
         entries: the site's cases.
         split_of: the split of each of its patients.
         cache: the folder of crops.
         rejections: cases that were set aside.
         remarks: what to know about those that were not.
+        whole: the study that ``study`` is an arm of; None where it is no arm.
 
     Raises:
         DataError: two cases have one name.
         StorageError: it cannot be written.
     """
     return write_site(
-        preparation_folder(folder, study, name),
+        preparation_folder(folder, study, name, whole),
         name=name,
         settings=study.data,
-        terms=terms_of(study, name),
+        terms=terms_of(study, name, whole),
         entries=entries,
         split_of={entry.case: split_of[entry.patient] for entry in entries},
         cache=cache,

@@ -23,7 +23,7 @@ from phcc_client.announcement import card_of
 from phcc_client.devices import has_bf16
 from phcc_client.guard import failure_of, may_leave
 from phcc_client.memory import SiteMemory
-from phcc_client.ordered_study import study_of
+from phcc_client.ordered_study import asked_of, study_of
 from phcc_client.preparations import open_prepared
 from phcc_client.room import Room, most_at_once
 from phcc_client.site import SPLITS, Site, Split
@@ -112,8 +112,7 @@ class Session:
         Raises:
             PhccError: the study or this site's data do not allow it.
         """
-        study = study_of(order)
-        card = card_of(self._site(study), self.name, order.study_digest)
+        card = card_of(self._site(order), self.name, order.study_digest)
         may_leave(card)
         return card
 
@@ -136,7 +135,7 @@ class Session:
         rounds = study.pretrain.rounds if order.stage == keys.PRETRAIN else study.finetune.rounds
         if order.round >= rounds:
             raise ContractError(f"round {order.round} is ordered, the study has {rounds}", where="order")
-        cases = self._site(study).load("train")
+        cases = self._site(order).load("train")
         share = Share(self.runtime.rank, self.runtime.ranks, at_once)
         study = self._as_able(study, order.stage, share)
         begin = time.monotonic()
@@ -175,7 +174,7 @@ class Session:
 
     def _evaluate(self, order: EvaluateOrder, at_once: int | None) -> EvaluateReply:
         study = self._as_able(self._checked(order), order.stage, Share())
-        cases = self._site(study).load(_split_of(order))
+        cases = self._site(order).load(_split_of(order))
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)
         _check_manifest(manifest, order.manifest_digest)
@@ -286,8 +285,8 @@ class Session:
             raise ContractError(f"the order is for {order.site}, this is {self.name}", where="order")
         return study_of(order)
 
-    def _site(self, study: StudyConfig) -> Site:
-        return open_prepared(self.folder, study, self.name)
+    def _site(self, order: CardOrder | TrainOrder | EvaluateOrder) -> Site:
+        return open_prepared(self.folder, study_of(order), self.name, asked_of(order))
 
 
 @functools.lru_cache(maxsize=4)

@@ -88,6 +88,7 @@ class Terms(_Record):
         seed: of the split.
         split: shares of the patients.
         external: whether this site is kept out of training: all of its patients are for the test.
+        dealt_as: the preparation whose split is taken over; None where the patients are dealt anew.
     """
 
     source: str
@@ -96,6 +97,7 @@ class Terms(_Record):
     seed: int
     split: SplitSettings
     external: bool
+    dealt_as: str | None = None
 
 
 class SiteRecord(_Record):

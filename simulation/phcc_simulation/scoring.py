@@ -39,7 +39,7 @@ def score_arm(result: ArmResult, plan: ArmPlan, workspace: Workspace, runtime: R
 
 def score_afp(arm: str, workspace: Workspace, study: StudyConfig) -> list[ScoredCase]:
     """Every patient's probability by alpha-fetoprotein alone, fitted on all training centres' patients."""
-    pooled = open_prepared(workspace.site(POOLED), study, POOLED)
+    pooled = open_prepared(workspace.site(POOLED), study, POOLED, workspace.study)
     model = fit_afp(CaseSet.join([pooled.load("train"), pooled.load("validation")]).labelled)
     return list(_scored(arm, model.score, model.threshold, workspace, study))
 
@@ -48,7 +48,7 @@ def _scored(
     arm: str, score: Score, threshold: float, workspace: Workspace, study: StudyConfig
 ) -> Iterator[ScoredCase]:
     for centre, split, place in _places(workspace):
-        cases = open_prepared(workspace.site(centre), study, centre).load(place)
+        cases = open_prepared(workspace.site(centre), study, centre, workspace.study).load(place)
         if not len(cases):
             continue
         for i, value in enumerate(score(cases)):

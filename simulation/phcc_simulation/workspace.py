@@ -31,6 +31,7 @@ class Workspace:
     """Where everything of a run lies.
 
     Attributes:
+        study: as configured.
         out: the run's folder.
         data: the data set's folder or file.
         splits: every patient's centre and side.
@@ -38,6 +39,7 @@ class Workspace:
         set_aside: cases that were set aside, with their reasons.
     """
 
+    study: StudyConfig
     out: Path
     data: Path
     splits: Splits
@@ -78,13 +80,14 @@ class Preparer:
         reading = read_cases(study.data, data)
         preparation = self._prepared(study.data, reading)
         splits, labels = self._split(study, preparation)
-        self._write_sites(study, preparation, splits)
-        return Workspace(self.out, data, splits, labels, preparation.rejections)
+        self._write_sites(study, study, preparation, splits)
+        return Workspace(study, self.out, data, splits, labels, preparation.rejections)
 
     def variant(self, workspace: Workspace, study: StudyConfig) -> None:
         """Prepare the same patients in another way, for an arm that needs it (a single phase, say)."""
         reading = read_cases(study.data, workspace.data)
-        self._write_sites(study, self._prepared(study.data, reading), workspace.splits)
+        preparation = self._prepared(study.data, reading)
+        self._write_sites(study, workspace.study, preparation, workspace.splits)
 
     def _data(self, study: StudyConfig) -> Path:
         if study.data.path is not None:
@@ -135,20 +138,20 @@ class Preparer:
             write_splits(splits, path)
         return splits, patient_labels(rows)
 
-    def _write_sites(self, study: StudyConfig, preparation: Preparation, splits: Splits) -> None:
-        for centre in (*splits.centres, *splits.external):
-            self._write_site(centre, study, preparation, splits.site(centre))
-        together = {p: split for centre in splits.centres for p, split in splits.site(centre).items()}
-        self._write_site(POOLED, study, preparation, together)
-
-    def _write_site(
-        self, name: str, study: StudyConfig, preparation: Preparation, split_of: Mapping[str, Split]
+    def _write_sites(
+        self, study: StudyConfig, whole: StudyConfig, preparation: Preparation, splits: Splits
     ) -> None:
-        write_prepared(
-            self.out / "sites" / name,
-            name,
-            study,
-            [entry for entry in preparation.entries if entry.patient in split_of],
-            split_of,
-            self.out / "cache",
-        )
+        split_of: dict[str, Mapping[str, Split]] = {
+            centre: splits.site(centre) for centre in (*splits.centres, *splits.external)
+        }
+        split_of[POOLED] = {p: split for centre in splits.centres for p, split in split_of[centre].items()}
+        for name, places in split_of.items():
+            write_prepared(
+                self.out / "sites" / name,
+                name,
+                study,
+                [entry for entry in preparation.entries if entry.patient in places],
+                places,
+                self.out / "cache",
+                whole=whole,
+            )

@@ -14,6 +14,7 @@ from exports import study_of, write_data
 from phcc_client.home import ClientSettings, Home
 from phcc_client.imaging.cache import preparation_digest
 from phcc_client.imaging.case import PREPROCESS_VERSION
+from phcc_client.policy import arms_of
 from phcc_client.preparations import is_prepared, open_prepared, preparation_folder
 from phcc_client.preparing import prepare_site
 from phcc_client.site import SITE_FILE, Site
@@ -175,6 +176,56 @@ def test_studies_that_differ_in_nothing_that_concerns_the_cases_share_a_preparat
     assert preparation_folder(tmp_path, same, "Alma") == preparation_folder(
         tmp_path, study_of(export), "Alma"
     )
+
+
+# ---- Arms
+
+
+def test_every_arm_has_the_study_s_split_in_the_hospital_as_in_the_simulation(
+    export: Path, tmp_path: Path
+) -> None:
+    data = own_export(export, "Alma", tmp_path / "data")
+    alter(data, lambda row: {**row, "arterial": ""} if row["patient"] in ("Alma4", "Alma6") else row)
+    study = study_of(
+        data, centres={"mode": "iid", "count": 1, "external": []}, evaluation={"arms": ["phase:arterial"]}
+    )
+    home = hospital(tmp_path / "home", "virtual-1", data=str(data))
+    (arm,) = arms_of(study).values()
+    sites = {whole: prepare_site(home, arm, whole=whole) for whole in (study, None)}
+    preparer = Preparer(tmp_path / "run", 1, lambda *_: None)
+    workspace = preparer.prepare(study)
+    preparer.variant(workspace, arm)
+    simulated = open_prepared(workspace.site("virtual-1"), arm, "virtual-1", study)
+    assert places(sites[study]) == places(simulated)
+    assert places(open_prepared(home.site, arm, "virtual-1", study)) == places(sites[study])
+    split_of = {c.patient: c.split for c in open_prepared(home.site, study, "virtual-1").record.cases}
+    assert {c.patient: c.split for c in sites[study].record.cases}.items() < split_of.items()
+    alone = {c.patient: c.split for c in sites[None].record.cases}
+    assert not alone.items() <= split_of.items()  # dealt for itself, somebody would have stood elsewhere
+
+
+def test_an_arm_that_sees_what_its_study_sees_shares_its_preparation(export: Path, tmp_path: Path) -> None:
+    study = study_of(export, evaluation={"arms": ["full", "no-pretraining", "mean", "pooled", "afp"]})
+    folders = {preparation_folder(tmp_path, arm, "Alma", study) for arm in arms_of(study).values()}
+    assert folders == {preparation_folder(tmp_path, study, "Alma")}
+
+
+def test_a_case_that_an_arm_has_and_its_study_has_not_is_set_aside_with_its_reason(
+    export: Path, tmp_path: Path
+) -> None:
+    data = own_export(export, "Alma", tmp_path / "data")
+    alter(data, lambda row: {**row, "pre-contrast": ""} if row["patient"] == "Alma4" else row)
+    study = study_of(
+        data,
+        data={"required_phases": ["pre-contrast", "arterial"]},
+        evaluation={"arms": ["phase:arterial"]},
+    )
+    (arm,) = arms_of(study).values()
+    site = prepare_site(hospital(tmp_path / "home", "Alma", data=str(data)), arm, whole=study)
+    assert [(case.case, case.reason) for case in site.record.funnel.rejections] == [
+        ("Alma4-0", "its patient is not among those of the study itself")
+    ]
+    assert site.record.funnel.read == site.record.funnel.prepared + 1 == 14
 
 
 # ---- A home from before

@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def everyone(workspace: Workspace, study: StudyConfig, centre: str) -> CaseSet:
-    site = open_prepared(workspace.site(centre), study, centre)
+    site = open_prepared(workspace.site(centre), study, centre, workspace.study)
     return CaseSet.join([site.load(split) for split in SPLITS])
 
 
@@ -59,7 +59,7 @@ def test_every_centre_has_its_own_patients_in_the_places_of_the_split(
     assert workspace.set_aside == ()
     assert read_splits(workspace.out / "splits.json").digest == workspace.splits.digest
     for centre, patients in CENTRES.items():
-        site = open_prepared(workspace.site(centre), study, centre)
+        site = open_prepared(workspace.site(centre), study, centre, workspace.study)
         found = {split: set(site.load(split).patient) for split in SPLITS}
         assert sorted(p for members in found.values() for p in members) == sorted(
             f"{centre}{n}" for n in range(patients)
@@ -276,5 +276,5 @@ def everyone_in(workspace: Workspace, study: StudyConfig, split: Any) -> set[str
     return {
         case
         for centre in workspace.centres
-        for case in open_prepared(workspace.site(centre), study, centre).load(split).case
+        for case in open_prepared(workspace.site(centre), study, centre, workspace.study).load(split).case
     }
