@@ -30,8 +30,8 @@ from phcc_client.ingest.audit_text import Place
 from phcc_client.ingest.audit_values import Identity, sought_of, values_of
 from phcc_model.errors import DatasetError
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes that were read, and all that there are."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many files are done, and how many there are."""
 _SHOWN = 20
 _KEPT_PER_FILE = 50
 _CHANCE_BITS = 7
@@ -62,6 +62,7 @@ class AuditReport:
     """What was searched, and what was found.
 
     Attributes:
+        site: the folder.
         findings: in the order of the files.
         unreadable: (file, why) of what could not be searched.
         files, bytes_read: what was read; `bytes_searched` counts what was unpacked too.
@@ -69,9 +70,11 @@ class AuditReport:
         too_short, left_out: attribute -> values that were not looked for, see `audit_values.Identity`.
         not_in_images: how many spellings are so short that chance puts them into images of this amount.
         own_words: attribute -> how often a word of the program's own was found that is also such a value.
-        seconds: that it took.
+        seconds: that the search took, and
+        setup_seconds: that it took to make it ready.
     """
 
+    site: Path
     findings: tuple[Finding, ...]
     unreadable: tuple[tuple[str, str], ...]
     files: int
@@ -84,6 +87,7 @@ class AuditReport:
     not_in_images: int
     own_words: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    setup_seconds: float = 0.0
 
     @property
     def clean(self) -> bool:
@@ -111,7 +115,8 @@ class AuditReport:
         rate = self.bytes_searched / 1e6 / max(self.seconds, 1e-9)
         said = [
             f"Searched {self.files} files, {_size(self.bytes_read)} ({_size(self.bytes_searched)} unpacked), for "
-            f"{self.values} values in {self.spellings} spellings: {self.seconds:.1f} s, {rate:.0f} MB/s"
+            f"{self.values} values in {self.spellings} spellings: {self.seconds:.1f} s, {rate:.0f} MB/s "
+            f"(and {self.setup_seconds:.1f} s to make it ready)"
         ]
         if self.too_short:
             said.append(f"Too short to be looked for: {_counted(self.too_short)}")
@@ -160,21 +165,19 @@ def audit(
     entries = list(_entries(site))
     sizes = [path.lstat().st_size for path in entries]
     search = Search(sought.sought, _needed_bits(sum(sizes), sought))
-    done = 0
+    ready = time.perf_counter()
     results = []
     with ThreadPoolExecutor(max(1, jobs)) as pool:
-        for size, result in zip(
-            sizes, pool.map(lambda path: _searched(path, site, search), entries), strict=True
-        ):
-            done += size
+        for done, result in enumerate(pool.map(lambda path: _searched(path, site, search), entries), start=1):
             if progress is not None:
-                progress(done, sum(sizes))
+                progress("searching for names", done, len(entries))
             results.append(result)
     own: dict[str, int] = {}
     for result in results:
         for attribute, times in result.own_words.items():
             own[attribute] = own.get(attribute, 0) + times
     return AuditReport(
+        site=site,
         findings=tuple(finding for result in results for finding in result.findings),
         unreadable=tuple(result.unreadable for result in results if result.unreadable is not None),
         files=sum(path.is_file() and not path.is_symlink() for path in entries),
@@ -186,11 +189,12 @@ def audit(
         left_out=sought.left_out,
         not_in_images=search.too_weak,
         own_words=dict(sorted(own.items())),
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - ready,
+        setup_seconds=ready - began,
     )
 
 
-def must_be_clean(report: AuditReport, site: Path) -> None:
+def must_be_clean(report: AuditReport) -> None:
     """Stop unless a site was searched whole and nothing was found.
 
     Raises:
@@ -200,7 +204,7 @@ def must_be_clean(report: AuditReport, site: Path) -> None:
         attributes = sorted({finding.attribute for finding in report.findings})
         raise DatasetError(
             f"holds what identifies patients, in {len(report.findings)} places ({', '.join(attributes[:5])})",
-            where=str(site),
+            where=str(report.site),
             remedy="Do not use this folder and give it to nobody. Delete it, and report which places were named "
             "above, but not the values",
         )
@@ -208,7 +212,7 @@ def must_be_clean(report: AuditReport, site: Path) -> None:
         file, why = report.unreadable[0]
         raise DatasetError(
             f"{len(report.unreadable)} files could not be searched for what identifies patients ({file}: {why})",
-            where=str(site),
+            where=str(report.site),
             remedy="Run phcc-client ingest again, which writes damaged files anew",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from phcc_client.ingest.audit_values import Kind, Sought
 
 _TAIL = 24
 """Of a long value the end is looked for; the rest is compared where that is found. It bounds the memory."""
+_DIGITS, _LETTERS = b"0123456789", b"abcdefghijklmnopqrstuvwxyz"
 _DATES = re.compile(r"\d{8}|\d{4}-\d\d-\d\d|\d\d\.\d\d\.\d{4}")
 
 
@@ -22,26 +24,25 @@ class Search:
 
     Args:
         sought: the spellings.
-        bits: how much a value must say to be looked for in what is not text (see `_bits`).
+        bits: how much a value must say to be looked for in what is not text (see `_bits_of`).
     """
 
     def __init__(self, sought: Sequence[Sought], bits: float) -> None:
         self._bits = bits
-        self._words: list[list[Sought]] = []
         by_text: dict[str, list[Sought]] = {}
         for one in sought:
             by_text.setdefault(one.folded, []).append(one)
         self._words = list(by_text.values())
         self._texts = AhoCorasick(list(by_text)) if by_text else None
-        self._tails: list[list[tuple[bytes, Sought]]] = []
         by_tail: dict[bytes, dict[bytes, Sought]] = {}
         self.too_weak = 0
         for one in sought:
-            strong = [pattern for pattern in _patterns(one) if _bits_of(pattern) >= bits]
-            self.too_weak += not strong
+            patterns = _patterns(one)
+            strong = [pattern for pattern in patterns if _bits_of(pattern) >= bits]
+            self.too_weak += bool(patterns) and not strong
             for pattern in strong:
                 by_tail.setdefault(pattern[-_TAIL:], {}).setdefault(pattern, one)
-        self._tails = [sorted(wholes.items()) for wholes in by_tail.values()]
+        self._tails = [list(wholes.items()) for wholes in by_tail.values()]
         self._bytes = BytesAhoCorasick(list(by_tail)) if by_tail else None
 
     def hits(self, piece: Piece, place: Place) -> Iterator[tuple[Sought, int, bool]]:
@@ -94,16 +95,14 @@ def _patterns(sought: Sought) -> set[bytes]:
     """A spelling in the encodings in which it may stand among bytes; ASCII letters small."""
     if sought.kind is Kind.DATE and not _DATES.fullmatch(sought.spelling):
         return set()
-    texts = {sought.folded}
-    for text in (sought.spelling, sought.spelling.lower(), sought.spelling.upper()):
-        texts.add(text)
+    texts = {sought.folded, sought.spelling, sought.spelling.lower(), sought.spelling.upper()}
+    wide = sought.kind is Kind.WORD
     found = set()
-    for text in texts:
-        for encoding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be"):
-            try:
+    for text in {text.lower() if text.isascii() else text for text in texts}:
+        encodings = ("utf-8", "latin-1")[: 1 if text.isascii() else 2] + ("utf-16-le", "utf-16-be") * wide
+        for encoding in encodings:
+            with contextlib.suppress(UnicodeEncodeError):
                 found.add(text.encode(encoding).lower())
-            except UnicodeEncodeError:
-                continue
     return found
 
 
@@ -115,9 +114,8 @@ def _bits_of(pattern: bytes, *, narrow: bool = False) -> float:
     little.
     """
     digit, letter, other = (3.3, 4.7, 4.7) if narrow else (8.0, 7.0, 8.0)
-    bits = 0.0
-    for byte in pattern:
-        if byte == 0:
-            continue
-        bits += digit if 48 <= byte <= 57 else letter if 97 <= byte <= 122 else other
-    return min(bits, 16.0 * len(set(pattern) - {0}))
+    digits = len(pattern) - len(pattern.translate(None, _DIGITS))
+    letters = len(pattern) - len(pattern.translate(None, _LETTERS))
+    others = len(pattern) - digits - letters - pattern.count(0)
+    different = len(set(pattern)) - (0 in pattern)
+    return min(digits * digit + letters * letter + others * other, 16.0 * different)

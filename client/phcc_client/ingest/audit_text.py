@@ -21,7 +21,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from phcc_client.ingest.audit_values import LONG, Kind, Sought, fold, fold_letter, weight
+from phcc_client.ingest.audit_values import LONG, SHORTEST, Kind, Sought, fold, fold_letter, weight
 from phcc_client.ingest.audit_vocabulary import NAMES, PSEUDONYM, STRICT, choices, is_ours
 from phcc_model.config import PHASES
 
@@ -181,7 +181,7 @@ def is_our_own(text: str, start: int, end: int, place: Place) -> bool:
     if place.kind == "name":
         component = text[text.rfind("/", 0, start) + 1 : (text + "/").find("/", end)]
         return _is_name(component, within=PSEUDONYM.search(text) is not None or "/" not in text)
-    if not all(is_ours(word) for word in words):
+    if not all(is_ours(word) for word in words) or max(map(len, words), default=0) < SHORTEST:
         return False
     if place.kind == "json":
         return _is_expected_json(text, start, end)

@@ -33,7 +33,7 @@ class Kind(StrEnum):
     UID = "uid"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Sought:
     """One spelling of one value.
 
@@ -93,7 +93,8 @@ def sought_of(values: Iterable[tuple[str, str]]) -> Identity:
             for folded in _folds(text[-LONGEST:]):
                 if len(folded) >= SHORTEST or weight(text) >= SHORTEST:
                     found.setdefault((folded, kind), Sought(folded, kind, attribute, text[-LONGEST:]))
-    return Identity(tuple(sorted(found.values())), len(seen), short, nothing)
+    every = (found[key] for key in sorted(found))
+    return Identity(tuple(every), len(seen), short, nothing)
 
 
 def values_of(identity: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
@@ -184,6 +185,8 @@ def dates(day: date) -> list[str]:
 
 def fold(text: str) -> str:
     """Lower case without accents, as values and files are compared."""
+    if text.isascii():
+        return text.lower()
     return "".join(map(fold_letter, text))
 
 
@@ -199,14 +202,17 @@ def fold_letter(letter: str) -> str:
 def _folds(text: str) -> set[str]:
     """A spelling folded in each way: accents off, or written out, or written out in the value and off here."""
     plain = fold(text)
+    if text.isascii() and not _VOWEL_E.search(plain):
+        return {plain}
     forms = {plain, fold(unicodedata.normalize("NFC", text).casefold().translate(_WRITTEN_OUT))}
-    if not text.isascii() or re.search(r"[aou]e", plain):
-        forms.add(re.sub(r"([aou])e", r"\1", plain))
+    forms.add(_VOWEL_E.sub(r"\1", plain))
     return {form for form in forms if len(form) >= min(SHORTEST, len(plain))}
 
 
 def weight(text: str) -> int:
     """A spelling's length; a character of Chinese or Japanese says as much as three letters."""
+    if text.isascii():
+        return len("".join(text.split()))
     return sum(3 if ord(c) > 0x2E80 else 1 for c in text if not c.isspace())
 
 
@@ -252,6 +258,7 @@ _DESCRIPTIONS = frozenset(
         "RequestedContrastAgent", "CodeMeaning", "DerivationDescription", "FilterType", "AcquisitionType",
     }
 )  # fmt: skip
+_VOWEL_E = re.compile(r"([aou])e")
 _NAMES = re.compile(r"name|nom\b|apellido|physician|arzt", re.IGNORECASE)
 _NOTHING = _words(
     "|anonymous|anonymized|anonymised|anonym|none|null|unknown|unbekannt|removed|n/a|na|yes|no|true|false|"
