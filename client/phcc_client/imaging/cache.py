@@ -1,8 +1,9 @@
 """Prepared crops on disk, content-addressed: what is in a file decides its name, nothing grows stale.
 
 One safetensors file per case. Several sites and processes may share one folder: a file is written aside and
-then renamed, and two that write the same name write the same content. An entry carries the digest of its
-tensors, which is compared whenever it is read; one that is damaged counts as none.
+then renamed, and two that write the same name write the same content. An entry carries a checksum of its
+tensors, which is compared whenever it is read; one that is damaged counts as none. It is a CRC-32, which finds
+damage in a fraction of the time of a SHA-256; a forger would write either anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -89,11 +91,11 @@ def store(cache: Path, key: str, prepared: PreparedCase) -> None:
         "present_p": np.ascontiguousarray(prepared.present_p),
         "lesion_dhw": np.ascontiguousarray(prepared.lesion_dhw),
     }
-    write_atomically(entry_path(cache, key), save(tensors, metadata={"sha256": _payload_digest(tensors)}))
+    write_atomically(entry_path(cache, key), save(tensors, metadata={"crc32": _checksum(tensors)}))
 
 
 def load(cache: Path, key: str) -> PreparedCase | None:
-    """One prepared case, its digest compared, or None where there is no sound entry.
+    """One prepared case, its checksum compared, or None where there is no sound entry.
 
     Args:
         cache: the folder.
@@ -105,7 +107,7 @@ def load(cache: Path, key: str) -> PreparedCase | None:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError):
         return None
-    return PreparedCase(**tensors) if metadata.get("sha256") == _payload_digest(tensors) else None
+    return PreparedCase(**tensors) if metadata.get("crc32") == _checksum(tensors) else None
 
 
 def clear_up(cache: Path) -> int:
@@ -117,9 +119,10 @@ def clear_up(cache: Path) -> int:
     return remove_leftovers([cache, *sorted(cache.glob("[0-9a-f][0-9a-f]"))])
 
 
-def _payload_digest(tensors: dict[str, NDArray[np.generic]]) -> str:
-    digest = hashlib.sha256()
+def _checksum(tensors: dict[str, NDArray[np.generic]]) -> str:
+    crc = 0
     for name in _TENSORS:
-        digest.update(f"{name}{tensors[name].dtype.str}{tensors[name].shape}".encode())
-        digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+        tensor = np.ascontiguousarray(tensors[name])
+        crc = isal_zlib.crc32(f"{name}{tensor.dtype.str}{tensor.shape}".encode(), crc)
+        crc = isal_zlib.crc32(tensor.reshape(-1).view(np.uint8).data, crc)
+    return f"{crc:08x}"

@@ -28,7 +28,7 @@ from phcc_client.imaging.itk import read_information
 from phcc_model.errors import CaseError
 
 Part = tuple[slice, slice, slice]
-"""A part of a volume: a start and a stop along each of (D, H, W), within its shape."""
+"""A part of a volume, as slices without a step along (D, H, W)."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_SIZE, _FIRST_VOXEL = 348, 352  # bytes, in a single file of NIfTI-1
@@ -99,7 +99,7 @@ class Grid:
         """A part given in this grid's voxels, in the axes as stored: `turn` of it is the part."""
         stored = [slice(0, 0)] * 3
         for axis, back, size, along in zip(self.axes, self.flipped, self.shape_dhw, part, strict=True):
-            first, end = along.start, along.stop
+            first, end, _ = along.indices(size)
             stored[axis] = slice(size - end, size - first) if back else slice(first, end)
         return stored[0], stored[1], stored[2]
 

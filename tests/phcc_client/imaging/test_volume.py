@@ -205,6 +205,8 @@ def test_a_part_is_what_is_cut_from_the_whole(
         (slice(0, 7), slice(0, 6), slice(0, 5)),
         (slice(2, 5), slice(1, 3), slice(0, 4)),
         (slice(6, 7), slice(5, 6), slice(4, 5)),
+        (slice(None), slice(-2, None), slice(None, 99)),
+        (slice(3, 3), slice(None), slice(None)),
     ):
         read = read_voxels(header, part)
         assert read.dtype == whole.dtype
