@@ -53,6 +53,7 @@ _PARTS: dict[Component, frozenset[str]] = {
     "fat": frozenset(("FAT", "F")),
     "water": frozenset(("WATER", "W")),
 }
+_CORRECTED = frozenset(("DIS2D", "DIS3D", "DIS3DL", "NORM"))
 _SEQUENCES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("diffusion", re.compile(r"^\*?(?:ep[_2]|epse|re_b|epi)")),
     ("a balanced sequence", re.compile(r"^\*?tfi|fiesta|bffe|btfe")),
@@ -91,7 +92,7 @@ def set_aside(facts: SeriesFacts, said: Words) -> Aside | None:
         return Aside(said.other, f"description says '{said.other_word}'")
     by_type = _image_type(facts)
     if by_type is not None and not (
-        by_type == "a reformation or projection" and said.phases and not facts.derived
+        by_type == "a reformation or projection" and said.phases and not worked_out(facts, said)
     ):
         return Aside(by_type, "the header's image type")
     if part in ("fat", "in or out of phase"):
@@ -104,6 +105,16 @@ def component(facts: SeriesFacts, said: Words) -> Component:
     """The part of a Dixon acquisition that it is, where it is one."""
     values = {value.strip().upper() for value in facts.image_type}
     return next((part for part, names in _PARTS.items() if values & names), said.component)
+
+
+def worked_out(facts: SeriesFacts, said: Words) -> bool:
+    """Whether an image was worked out from others, and does not show what was measured.
+
+    The water image of a Dixon acquisition is what was meant to be measured, and an image that the scanner only
+    corrected for its gradients or its coils (Siemens' DIS2D, DIS3D, NORM) is still the measurement.
+    """
+    corrected = {value.strip().upper() for value in facts.image_type} & _CORRECTED
+    return facts.derived and not corrected and component(facts, said) != "water"
 
 
 def may_be_dynamic(facts: SeriesFacts, said: Words) -> bool:

@@ -31,14 +31,14 @@ def doubted(
         injected: when it was given, on the clock of the readings; None where only the arterial phase tells it.
     """
     result = dict(proposals)
-    measured = {p.phase for r in readings if not _derived(r) and (p := _believed(result.get(r.index)))}
+    measured = {p.phase for r in readings if not r.worked_out and (p := _believed(result.get(r.index)))}
     for r in readings:
         proposal = _believed(result.get(r.index))
         if proposal is None or r.index in fixed:
             continue
         if proposal.phase == "hepatobiliary" and agent == "extracellular":
             result[r.index] = _unsure(proposal, "the contrast agent is one that has no hepatobiliary phase")
-        if _derived(r) and proposal.phase not in measured:
+        if r.worked_out and proposal.phase not in measured:
             result[r.index] = _unsure(proposal, "the header calls it derived, and no measured image is there")
     if injected is not None:
         _doubt_times(result, readings, fixed, agent, injected)
@@ -76,11 +76,6 @@ def _believed(proposal: Proposal | None) -> Proposal | None:
 
 def _unsure(proposal: Proposal, why: str) -> Proposal:
     return replace(proposal, certainty="unsure", doubt=why)
-
-
-def _derived(reading: Reading) -> bool:
-    """Not the water image of a Dixon acquisition, which is worked out by the scanner and is what was wanted."""
-    return reading.series.facts.derived and reading.part != "water"
 
 
 def _out_of_order(
@@ -220,11 +215,11 @@ def _criteria(
         return 0.0 if ideal is None or said is None else -abs(said - ideal)
 
     def last(r: Reading) -> object:
-        return (r.order or (), r.series.facts.series_number or 0, r.series.uid, r.index)
+        return (r.order or (), r.series.facts.series_number or 0, r.series.uid, repr(r.series.facts))
 
     return [
         ("the site's phases.yaml says so", lambda r: r.index in fixed),
-        ("it was measured, not derived", lambda r: not _derived(r)),
+        ("it was measured, not derived", lambda r: not r.worked_out),
         ("it has all slices", lambda r: r.slices >= whole),
         ("its name says the phase", lambda r: proposals[r.index].certainty == "sure"),
         ("more of the other phases were measured in its way", company),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from phcc_client.ingest.examination import Series
-from phcc_client.ingest.phase_aside import Aside, component, may_be_dynamic, set_aside
+from phcc_client.ingest.phase_aside import Aside, component, may_be_dynamic, set_aside, worked_out
 from phcc_client.ingest.phase_words import Agent, Component, Words, agent_named, read_words
 from phcc_client.ingest.record import Certainty
 from phcc_model.config import Phase
@@ -65,6 +65,7 @@ class Reading:
         said: by its description.
         aside: why it is no phase; None where it may be one.
         part: of a Dixon acquisition.
+        worked_out: from other images, so that it does not show what was measured.
         contrast: whether contrast agent had been given; None where nothing says.
         clock: seconds since the study's first acquisition; None where there is no clock to trust.
         order: sorts the study's series by time; equal for images of one time. None where it is not known.
@@ -76,6 +77,7 @@ class Reading:
     said: Words
     aside: Aside | None
     part: Component
+    worked_out: bool
     contrast: bool | None
     clock: float | None
     order: tuple[float, ...] | None
@@ -122,6 +124,7 @@ def read_study(numbered: Sequence[tuple[int, Series]]) -> tuple[list[Reading], A
             words,
             aside,
             component(one.facts, words),
+            worked_out(one.facts, words),
             True if words.after_contrast else agent if tells else None,
             None if one.uid in stopped else clock,
             _order(one, clock if by_clock else None),

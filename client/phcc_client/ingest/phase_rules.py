@@ -63,7 +63,14 @@ def _stable(series: Series) -> tuple[object, ...]:
     facts = series.facts
     number = -1 if facts.series_number is None else facts.series_number
     acquired = "" if facts.acquired is None else facts.acquired.isoformat()
-    return (number, series.uid, facts.temporal_position or 0, facts.trigger_time_ms or 0.0, acquired)
+    return (
+        number,
+        series.uid,
+        facts.temporal_position or 0,
+        facts.trigger_time_ms or 0.0,
+        acquired,
+        repr(facts),
+    )
 
 
 def _recognise_study(
@@ -88,7 +95,7 @@ def _recognise_study(
             proposals[r.index] = proposal
     for r in readings:
         # A derived image that no word names must not be counted as a time point.
-        if r.series.facts.derived and r.part != "water" and r.index not in asides | proposals:
+        if r.worked_out and r.index not in asides | proposals:
             asides[r.index] = Taken("other", "the header's image type", "likely", why_not="a derived image")
     possible = [r for r in readings if r.index not in asides]
     sure, injected = frozenset(fixed), injection(possible)

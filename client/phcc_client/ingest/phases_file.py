@@ -176,10 +176,10 @@ def unsure_of(patient: str, series: Sequence[Series], taken: Sequence[Taken]) ->
 
 
 _HEAD = """\
-# What your series are, where the program could not tell. Remove the # before a line, correct what stands behind
-# the colon, and run phcc-client ingest again. Possible: pre-contrast, arterial, portal-venous, delayed,
-# hepatobiliary, other. What is said here is believed before anything else. This file may name patients: keep it
-# where it is, beside the key.
+# What your series are, where the program could not tell. Remove the # before a line, write the phase behind its
+# colon, save the file as phases.yaml in this folder, and run phcc-client ingest again. Possible: pre-contrast,
+# arterial, portal-venous, delayed, hepatobiliary, other. What is said here is believed before anything else.
+# This file may name patients: keep it in this folder, beside the key.
 """
 _RULES = """
 # For all patients; the first rule that fits a series decides. * stands for anything, capitals do not count.

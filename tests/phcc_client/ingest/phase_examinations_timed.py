@@ -99,6 +99,8 @@ CHOSEN = (
     exam("a defect", ("pv", 140, "pv"), ("pv", 150, "-pv", {"defect": "3 slices are missing"})),
     exam("early and late arterial", ("late arterial", 95, "art"), ("early arterial", 80, "-art")),
     exam("measured, not derived", ("art", 95, "art"), ("art", 95, "-art", {"derived": True})),
+    exam("corrected, not derived", ("art", 95, "art", {"derived": True,
+         "image_type": ("DERIVED", "PRIMARY", "M", "DIS2D")}), ("pv", 140, "pv")),
     exam("only derived", ("pre", 0, "pre"), ("art", 95, "?", {"derived": True}), ("pv", 140, "pv")),
     exam("water, though worked out", ("art", 95, "art", {"derived": True, "image_type": ("DERIVED",
          "PRIMARY", "WATER")}),

@@ -162,7 +162,7 @@ ANY_RULES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rows=st.lists(ANY_SERIES, max_size=9), rules=ANY_RULES, seed=st.integers(0, 9))
 def test_whatever_the_headers_hold(
     rows: list[tuple[object, ...]], rules: PhasesFile | None, seed: int
