@@ -205,8 +205,8 @@ def must_be_clean(report: AuditReport) -> None:
         raise DatasetError(
             f"holds what identifies patients, in {len(report.findings)} places ({', '.join(attributes[:5])})",
             where=str(report.site),
-            remedy="Do not use this folder and give it to nobody. Delete it, and report which places were named "
-            "above, but not the values",
+            remedy="Give it to nobody. Correct what they come from (in the table, a centre needs a code instead "
+            "of a name), delete the folder and ingest again",
         )
     if report.unreadable:
         file, why = report.unreadable[0]

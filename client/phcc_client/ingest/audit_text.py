@@ -181,6 +181,8 @@ def is_our_own(text: str, start: int, end: int, place: Place) -> bool:
     if place.kind == "name":
         component = text[text.rfind("/", 0, start) + 1 : (text + "/").find("/", end)]
         return _is_name(component, within=PSEUDONYM.search(text) is not None or "/" not in text)
+    if place.kind == "json" and text[start:end] in ("null", "true", "false"):
+        return re.search(r"[:\[,]\s*$", text[max(0, start - 20) : start]) is not None
     if not all(is_ours(word) for word in words) or max(map(len, words), default=0) < SHORTEST:
         return False
     if place.kind == "json":
@@ -191,10 +193,6 @@ def is_our_own(text: str, start: int, end: int, place: Place) -> bool:
 
 
 def _is_expected_json(text: str, start: int, end: int) -> bool:
-    if text[start:end] in ("null", "true", "false") and re.search(
-        r"[:\[,]\s*$", text[max(0, start - 20) : start]
-    ):
-        return True
     opening, closing = text.rfind('"', max(0, start - 4000), start), text.find('"', end, end + 4000)
     if closing < 0 or text[closing + 1 : closing + 40].lstrip().startswith(":"):
         return True

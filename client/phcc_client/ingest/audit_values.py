@@ -113,7 +113,8 @@ def spellings(attribute: str, value: str) -> list[tuple[str, Kind]]:
     """
     text = unicodedata.normalize("NFC", value.replace("\0", " ")).strip()
     vr = vr_of(attribute)
-    if vr == "TM" or text.casefold() in _NOTHING:
+    named = vr == "PN" or (not vr and _NAMES.search(attribute) is not None)
+    if vr == "TM" or text.casefold() in (_NOBODY if named else _NOTHING):
         return []
     day = day_of(text) if vr in ("DA", "DT", "") else None
     if day is not None:
@@ -125,7 +126,7 @@ def spellings(attribute: str, value: str) -> list[tuple[str, Kind]]:
         return [] if text.startswith("1.2.840.10008.") else [(text, Kind.UID)]
     if _is_number(text):
         return [(text, Kind.NUMBER)]
-    if vr == "PN" or (not vr and _NAMES.search(attribute)):
+    if named:
         return [(part, Kind.NUMBER if part.isdigit() else Kind.WORD) for part in name_parts(text)]
     return _text_parts(attribute, text)
 
@@ -260,8 +261,9 @@ _DESCRIPTIONS = frozenset(
 )  # fmt: skip
 _VOWEL_E = re.compile(r"([aou])e")
 _NAMES = re.compile(r"name|nom\b|apellido|physician|arzt", re.IGNORECASE)
-_NOTHING = _words(
-    "|anonymous|anonymized|anonymised|anonym|none|null|unknown|unbekannt|removed|n/a|na|yes|no|true|false|"
+_NOBODY = _words("|anonymous|anonymized|anonymised|anonym|unknown|unbekannt|none|n/a|removed")
+_NOTHING = _NOBODY | _words(
+    "null|na|yes|no|true|false|"
     "not available|not applicable|no value|value|unspecified|default|-|--|---|.|?|xxx"
 )
 _TITLES = _words(

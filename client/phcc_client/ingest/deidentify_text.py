@@ -82,6 +82,8 @@ def _patterns(identity: tuple[tuple[str, frozenset[str]], ...]) -> tuple[re.Patt
         named = vr_of(attribute) == "PN" or attribute.endswith("ID") or "name" in attribute.lower()
         for value in values:
             for part, kind in spellings(attribute, value):
+                if kind is Kind.UID:
+                    continue  # whole families of them are struck by _LONG_NUMBER
                 for form in {fold(part), fold(part.casefold().replace("ü", "ue").replace("ö", "oe"))}:
                     if len(form) < (2 if named else SHORTEST) or (not named and _all_ours(form)):
                         continue

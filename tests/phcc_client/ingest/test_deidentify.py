@@ -324,6 +324,11 @@ def test_a_name_that_is_a_word_of_ours_goes_from_the_patients_own_texts() -> Non
     assert scrub("t1 dixon portal", {"PatientComments": {"t1 dixon portal"}}) == "t1 dixon portal"
 
 
+def test_a_patient_called_null_is_a_patient() -> None:
+    assert scrub("t1 Null art", {"PatientName": {"Null"}}) == "t1 … art"
+    assert scrub("t1 art", {"PatientComments": {"none"}}) == "t1 art"
+
+
 def test_agents_and_manufacturers() -> None:
     assert known_agent("gd-eob-dtpa (primovist)") == "gadoxetate"
     assert known_agent("10 ml gadovist") == "gadobutrol"
