@@ -61,15 +61,16 @@ def check_site(
     rows, mismatches = check_table(site, records, label)
     records = list(with_findings(records, files, rows, duplicate_findings(records, parts)))
     funnel = make_funnel(records, used)
+    fit = usable(records, funnel)
     problems += [*strangers, *mismatches, *_still_in_use(site, funnel)]
     progress("contact sheet", 0, 1)
     pages = sheets(site, [record.thumbnails for record in records if record.thumbnails])
     progress("contact sheet", 1, 1)
     check = Check(
         patients=len(records),
-        cases=sum(len(record.lesions) for record in usable(records, funnel)),
+        cases=sum(len(record.lesions) for record in fit),
         funnel=funnel,
-        remarks=collect_remarks(records),
+        remarks=collect_remarks(fit),
         problems=tuple(problems),
         sheets=pages,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from phcc_client.ingest.check_result import Check, usable
+from phcc_client.ingest.check_result import Check, Remark, usable
 from phcc_client.ingest.funnel import DropOut, Funnel, Reason, StageCount, class_of
 from phcc_client.ingest.record import Finding, PatientRecord, PhaseRecord, SeriesRecord, Stage
 
@@ -41,11 +41,23 @@ class BarView:
 
 
 @dataclass(frozen=True)
-class GroupView:
-    """Everyone who dropped out for one reason."""
+class EventView:
+    """The same thing that happened to one or many."""
 
-    reason: Reason
-    dropouts: list[DropOut]
+    text: str
+    remedy: str
+    further: tuple[str, ...]
+    patients: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """Everyone of whom one thing is said: why they dropped out, or what is worth a look."""
+
+    title: str
+    remedy: str
+    events: list[EventView]
+    example: str
     unfolded: bool
 
 
@@ -74,6 +86,7 @@ def render_page(check: Check, records: Sequence[PatientRecord]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = resources.files("phcc_client.ingest").joinpath("check.html.j2").read_text(encoding="utf-8")
+    environment.filters["sentence"] = sentence
     return environment.from_string(source).render(_view(check, records))
 
 
@@ -97,7 +110,7 @@ def verdict(check: Check) -> list[str]:
         )
     look = {said.patient for remark in check.remarks if remark.remedy for said in remark.said}
     if look:
-        lines.append(f"{len(look)} are worth a look.")
+        lines.append(f"{len(look)} {'patient is' if len(look) == 1 else 'patients are'} worth a look.")
     used = check.funnel.at(Stage.USED)
     if used is None:
         lines.append("No study has been prepared from this site yet.")
@@ -108,25 +121,20 @@ def verdict(check: Check) -> list[str]:
 
 
 def _view(check: Check, records: Sequence[PatientRecord]) -> dict[str, Any]:
-    by_reason = [
-        GroupView(
-            reason,
-            group := [d for d in check.funnel.dropouts if (d.stage, d.code) == (reason.stage, reason.code)],
-            len(group) <= _OPEN,
-        )
-        for reason in check.funnel.reasons
-    ]
     outcome = {one.patient: f"not {one.stage}" for one in check.funnel.dropouts}
+    labels = {record.patient: class_of(record.label) for record in records}
     fine = {record.patient for record in usable(records, check.funnel)}
     return {
         "check": check,
         "verdict": verdict(check),
         "bars": _bars(check.funnel),
-        "groups": by_reason,
-        "look": [remark for remark in check.remarks if remark.remedy],
-        "know": [remark for remark in check.remarks if not remark.remedy],
-        "unfold": _OPEN,
-        "label": class_of,
+        "groups": [_reason(reason, check.funnel.dropouts) for reason in check.funnel.reasons],
+        "reasons": [
+            [str(one.patients), str(one.stage), _spoken(one.code), sentence(one.remedy)]
+            for one in check.funnel.reasons
+        ],
+        "look": [_remark(remark, labels) for remark in check.remarks if remark.remedy],
+        "know": [_remark(remark, labels) for remark in check.remarks if not remark.remedy],
         "patients": [
             _patient(record, "usable" if record.patient in fine else outcome.get(record.patient, "found"))
             for record in records
@@ -136,6 +144,38 @@ def _view(check: Check, records: Sequence[PatientRecord]) -> dict[str, Any]:
         "phase_header": ["phase", "brought onto the lesion's phase", "moved, mm", "still off, mm",
                          "lesion", "around it"],
     }  # fmt: skip
+
+
+def _reason(reason: Reason, dropouts: Sequence[DropOut]) -> GroupView:
+    group = [one for one in dropouts if (one.stage, one.code) == (reason.stage, reason.code)]
+    events: dict[tuple[str, str, tuple[str, ...]], EventView] = {}
+    for one in group:
+        remedy = one.remedy if one.remedy != reason.remedy else ""
+        event = EventView(one.text, sentence(remedy), one.further, [])
+        kept = events.setdefault((one.text, remedy, one.further), event)
+        kept.patients.append((one.patient, class_of(one.label)))
+    title = f"{len(group)} did not reach “{reason.stage}”: {_spoken(reason.code)}"
+    unfolded = len(group) <= _OPEN
+    return GroupView(title, sentence(reason.remedy), list(events.values()), reason.example, unfolded)
+
+
+def _remark(remark: Remark, labels: Mapping[str, str]) -> GroupView:
+    events: dict[str, EventView] = {}
+    for one in remark.said:
+        kept = events.setdefault(one.text, EventView(one.text, "", (), []))
+        kept.patients.append((one.patient, labels.get(one.patient, "")))
+    title = f"{len(remark.said)}: {_spoken(remark.code)}"
+    unfolded = bool(remark.remedy) and len(remark.said) <= _OPEN
+    return GroupView(title, sentence(remark.remedy), list(events.values()), remark.said[0].text, unfolded)
+
+
+def _spoken(code: str) -> str:
+    return code.replace("-", " ")
+
+
+def sentence(words: str) -> str:
+    """Words with their full stop, unless they end in a sign of their own; nothing stays nothing."""
+    return f"{words}." if words and words[-1] not in ".?!" else words
 
 
 def _bars(funnel: Funnel) -> list[BarView]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from phcc_client.ingest.check_page import sentence
 from phcc_client.ingest.check_result import Check
-from phcc_client.ingest.funnel import Funnel
+from phcc_client.ingest.funnel import DropOut, Funnel, Reason
 from phcc_client.ingest.record import Stage
 from phcc_model.command_line import plain
 
 SHOWN = 10
 """Patients of each reason who are named; the page names all."""
+
+_A_LINE = 5
 
 
 def tell(check: Check, console: Console, page: Path | None = None) -> None:
@@ -28,17 +32,11 @@ def tell(check: Check, console: Console, page: Path | None = None) -> None:
     if check.funnel.at(Stage.USED) is None:
         console.print("used: no study has been prepared from this site yet")
     for problem in check.problems:
-        console.print(f"[bold red]the folder[/]: {plain(problem.text)}\n  -> {plain(problem.remedy)}.")
-    for reason in check.funnel.reasons:
         console.print(
-            f"\n[bold]{reason.patients}[/] did not reach [bold]{reason.stage}[/]: {plain(reason.code)}"
+            f"[bold red]the folder[/]: {plain(problem.text)}\n  -> {plain(sentence(problem.remedy))}"
         )
-        console.print(f"  -> {plain(reason.remedy)}." if reason.remedy else "  nothing to do")
-        group = [d for d in check.funnel.dropouts if (d.stage, d.code) == (reason.stage, reason.code)]
-        for one in group[:SHOWN]:
-            console.print(f"  {plain(one.patient)}  {plain(one.text)}")
-        if len(group) > SHOWN:
-            console.print(f"  and {len(group) - SHOWN} more: see the page")
+    for reason in check.funnel.reasons:
+        _tell_reason(reason, check.funnel.dropouts, console)
     look = [remark for remark in check.remarks if remark.remedy]
     if look:
         console.print("\nworth a look:")
@@ -50,6 +48,23 @@ def tell(check: Check, console: Console, page: Path | None = None) -> None:
         )
     if page is not None:
         console.print(f"\npage: {plain(str(page))}")
+
+
+def _tell_reason(reason: Reason, dropouts: Sequence[DropOut], console: Console) -> None:
+    console.print(f"\n[bold]{reason.patients}[/] did not reach [bold]{reason.stage}[/]: {plain(reason.code)}")
+    if reason.remedy:
+        console.print(f"  -> {plain(sentence(reason.remedy))}")
+    group = [one for one in dropouts if (one.stage, one.code) == (reason.stage, reason.code)]
+    shown = group[:SHOWN]
+    if len(group) > 1 and len({one.text for one in group}) == 1:
+        console.print(f"  {plain(reason.example)}:")
+        for start in range(0, len(shown), _A_LINE):
+            console.print("    " + "  ".join(plain(one.patient) for one in shown[start : start + _A_LINE]))
+    else:
+        for one in shown:
+            console.print(f"  {plain(one.patient)}  {plain(one.text)}")
+    if len(group) > SHOWN:
+        console.print(f"  and {len(group) - SHOWN} more: see the page")
 
 
 def _funnel_table(funnel: Funnel) -> Table:

@@ -82,7 +82,11 @@ DAMAGE = frozenset({"record-damaged", "file-missing", "file-altered", "case-unli
 
 
 def collect_remarks(records: Sequence[PatientRecord]) -> tuple[Remark, ...]:
-    """Findings that stop nobody, by code: what has a remedy first, then the frequent."""
+    """Findings that stop nobody, by code: what has a remedy first, then the frequent.
+
+    Args:
+        records: of patients who go on; who dropped out has a better reason than a remark.
+    """
     groups: dict[str, list[Said]] = defaultdict(list)
     remedies: dict[str, str] = {}
     for record in sorted(records, key=lambda one: one.patient):

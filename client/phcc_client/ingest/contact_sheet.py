@@ -85,11 +85,12 @@ def thumbnail_row(
             continue
         own = windows[phase] != windows[""]
         canvas.text(left, 2, phase, INK)
-        canvas.text(left + TILE - 1, 3, _spacing(views[phase][1]), QUIET, small=True, to_right=True)
+        canvas.text(left + TILE - 5, 3, _spacing(views[phase][1]), QUIET, small=True, to_right=True)
         canvas.paste(left, CAPTION, _painted(tiles[phase], windows[phase], outline))
         if own:
             canvas.text(left + 4, CAPTION + TILE - 16, "own grey window", PALE, small=True)
-    _scale(canvas, LEGEND, CAPTION + TILE - 8, plane.step_mm)
+    first = next((column for column, phase in enumerate(phases) if phase in tiles), 0)
+    _scale(canvas, LEGEND + first * (TILE + GAP), CAPTION + TILE - 8, plane.step_mm)
     return png(canvas.pixels)
 
 
