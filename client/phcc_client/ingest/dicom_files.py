@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from phcc_client.ingest.dicom_header import Header, read_header
+from phcc_client.ingest.dicom_header import Header, HeaderError, read_header
 from phcc_client.ingest.dicom_values import text
 from phcc_model.errors import DatasetError
 
@@ -40,6 +40,8 @@ _SIGNS = (
     (b"MZ", "a program"),
     (b"NRRD", "an NRRD image: it is not DICOM"),
 )
+_WITHOUT_IMAGES = ("SR", "PR", "KO", "DOC", "REG", "RWV", "RTPLAN", "PLAN", "ECG", "HD", "AU", "MR", "CT")
+"""Modalities that are named in the reason: the value is the file's, and could be anything."""
 _MANY = 2000  # files from which several processes are worth their start
 _BATCH = 64
 
@@ -150,7 +152,7 @@ def scan_file(source: Path, path: str, size: int, mtime_ns: int) -> Scanned:
         header = read_header(source / path)
     except OSError as error:
         return result("unreadable", f"it cannot be read ({error.strerror})")
-    except ValueError as error:
+    except HeaderError as error:
         certain = start[128:132] == b"DICM"
         return result("unreadable", str(error)) if certain else result("skipped", "not DICOM")
     kind, why = _kind_of(header, certain=start[128:132] == b"DICM")
@@ -243,8 +245,12 @@ def _kind_of(header: Header, *, certain: bool) -> tuple[Kind, str]:
         return "drawing", ""
     if sop == _STRUCTURES or text(said, "Modality") == "RTSTRUCT":
         return "drawing", "an RTSTRUCT: contours are not read"
+    modality = text(said, "Modality")
     if not header.pixels and not header.frames[0].get("Rows"):
-        return "other", f"DICOM without an image ({text(said, 'Modality') or 'no modality'})"
+        return (
+            "other",
+            f"DICOM without an image ({modality if modality in _WITHOUT_IMAGES else 'another kind'})",
+        )
     return "image", _why_not_whole(header)
 
 

@@ -61,6 +61,10 @@ _MEMO: dict[tuple[str, int, str, bytes], tuple[tuple[str, tuple[str, ...]], ...]
 _MEMO_SIZE = 20_000
 
 
+class HeaderError(ValueError):
+    """A file cannot be made sense of; the message says how and quotes nothing."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What one DICOM file says.
@@ -94,7 +98,7 @@ def open_dataset(path: Path, file: BinaryIO, *, pixels: bool = False) -> FileDat
     """A file as pydicom reads it, with or without its pixels; large elements are left out.
 
     Raises:
-        ValueError: it cannot be made sense of; the message says how.
+        HeaderError: it cannot be made sense of.
     """
     try:
         with warnings.catch_warnings():
@@ -106,27 +110,28 @@ def open_dataset(path: Path, file: BinaryIO, *, pixels: bool = False) -> FileDat
                 force=True,
                 defer_size=None if pixels else _DEFERRED,
             )
-    except ValueError:
+    except HeaderError:
         raise
     except RecursionError as error:
-        raise ValueError("its sequences are nested without end") from error
+        raise HeaderError("its sequences are nested without end") from error
     except MemoryError as error:
-        raise ValueError("it promises more than memory can hold") from error
+        raise HeaderError("it promises more than memory can hold") from error
     except Exception as error:
-        raise ValueError(f"its header is damaged ({type(error).__name__})") from error
+        # What pydicom says of it may quote the header, and so a name.
+        raise HeaderError(f"its header is damaged ({type(error).__name__})") from error
 
 
 def read_header(path: Path) -> Header:
     """Everything that is wanted of one file's header.
 
     Raises:
-        ValueError: it cannot be made sense of; the message says how.
+        HeaderError: it cannot be made sense of.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         dataset = open_dataset(path, file)
         if not len(dataset):
-            raise ValueError("it says nothing")
+            raise HeaderError("it says nothing")
         syntax = str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", "") or "")
         deflated = syntax == DeflatedExplicitVRLittleEndian
         kind, length, begins, held = ("PixelData", None, 0, 0) if deflated else _pixel_element(dataset, file)
@@ -170,11 +175,11 @@ def _inflated(path: Path, file: BinaryIO) -> BinaryIO:
     try:
         plain = inflater.decompress(whole[length:], _INFLATED)
     except zlib.error as error:
-        raise ValueError("it is damaged: its deflated data do not inflate") from error
+        raise HeaderError("it is damaged: its deflated data do not inflate") from error
     if not inflater.eof and (inflater.unconsumed_tail or len(plain) >= _INFLATED):
-        raise ValueError(f"it inflates to more than {_INFLATED >> 20} MiB")
+        raise HeaderError(f"it inflates to more than {_INFLATED >> 20} MiB")
     if not inflater.eof:
-        raise ValueError("it is truncated: its deflated data end too early")
+        raise HeaderError("it is truncated: its deflated data end too early")
     deflate = zlib.compressobj(0, zlib.DEFLATED, -zlib.MAX_WBITS)
     return io.BytesIO(whole[:length] + deflate.compress(plain) + deflate.flush())
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from phcc_client.imaging.volume import Grid
 from phcc_client.ingest.dicom_decoder import decoded
 from phcc_client.ingest.dicom_geometry import Defect
-from phcc_client.ingest.dicom_header import Header, open_dataset
+from phcc_client.ingest.dicom_header import Header, HeaderError, open_dataset
 from phcc_client.ingest.dicom_parting import Frame
-from phcc_client.ingest.dicom_values import number, numbers, text, whole
+from phcc_client.ingest.dicom_values import number, numbers, shown_uid, text, whole
 from phcc_model.errors import CaseError
 
 LARGEST = 1 << 29
@@ -80,7 +80,7 @@ def samples_of(header: Header) -> Samples | Defect:
         return Defect("images are in colour, which no measured MR image is", "Export the original images")
     if header.syntax not in _NATIVE | _COMPRESSED:
         return Defect(
-            f"images are stored in a way that is not read (transfer syntax {header.syntax[:64]})",
+            f"images are stored in a way that is not read (transfer syntax {shown_uid(header.syntax)})",
             "Export the series without compression",
         )
     allocated = whole(said, "BitsAllocated") or 0
@@ -234,7 +234,7 @@ def _frames(path: Path, slices: Sequence[_Slice], samples: Samples) -> Iterator[
         if samples.syntax == _DEFLATED:
             try:
                 plain = open_dataset(path, file, pixels=True).get("PixelData", b"")
-            except ValueError as error:
+            except HeaderError as error:
                 raise CaseError(str(error), where=str(path), remedy=_AGAIN) from error
         for one in slices:
             first = one.number * samples.frame_bytes

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from phcc_client.imaging.volume import Grid
 from phcc_client.ingest.dicom_files import Scanned
-from phcc_client.ingest.dicom_values import text, whole
+from phcc_client.ingest.dicom_values import shown_uid, text, whole
 from phcc_client.ingest.examination import Drawing
 from phcc_model.errors import CaseError
 
@@ -28,7 +28,7 @@ _READ = {
 }  # fmt: skip
 """Not compressed, deflated, or RLE: what segmentations are stored in, and what needs no C++ codec."""
 _LARGEST = 1 << 29  # voxels
-_AGAIN = "Export the segmentation again"
+_AGAIN, _PLAIN = "Export the segmentation again", "Export it without compression"
 _ORGANS = re.compile(
     r"\b(liver|leber|foie|h[ií]gado|fegato|lever|w[aą]troba|spleen|milz|rate|kidneys?|nieren?|stomach|pancreas|aorta"
     r"|veins?|vessels?|gallbladder|lungs?|body|background|abdomen)\b",
@@ -122,7 +122,7 @@ def _lesion(source: Path, file: Scanned, segment: tuple[str, str, str]) -> Segme
     if header is None or rows * columns * max(len(header.frames), 1) > _LARGEST or rows * columns == 0:
         return f"its size is not believed. {_AGAIN}"
     if header.syntax not in _READ:
-        return f"it is compressed in a way that is not read ({header.syntax[:64]}). Export it without compression"
+        return f"it is compressed in a way that is not read ({shown_uid(header.syntax)}). {_PLAIN}"
     if header.length is not None and header.held < header.length:
         return f"it is truncated: it holds {header.held} of {header.length} bytes. {_AGAIN}"
     path = source / file.path
@@ -155,8 +155,10 @@ def _segment(path: Path, number: int) -> tuple[NDArray[np.generic], NDArray[np.f
         affine = np.asarray(volume.affine, dtype=np.float64)
         voxels = np.asarray(volume.array, dtype=np.float32)[..., 0]
     except Exception as error:
-        why = " ".join(str(error).split())[:160] or type(error).__name__
-        raise CaseError(f"no mask can be made of it ({why})", where=str(path), remedy=_AGAIN) from error
+        # What highdicom says of it may quote the header, and so a name.
+        raise CaseError(
+            f"no mask can be made of it ({type(error).__name__})", where=str(path), remedy=_AGAIN
+        ) from error
     if not np.isfinite(affine).all() or voxels.ndim != 3 or abs(np.linalg.det(affine)) < 1e-9:
         raise CaseError("it does not say where it lies", where=str(path), remedy=_AGAIN)
     return voxels, affine

@@ -130,16 +130,17 @@ def _examination(scan: Scan, patient: _Patient, unreadable: tuple[tuple[str, str
     frames = {one.frame_of_reference for one in series if one.frame_of_reference}
     drawings, refused = drawings_of(scan.source, patient.drawings, frames)
     identity: dict[str, set[str]] = {}
-    for group in (*patient.images.values(), patient.drawings, patient.others):
-        for file in group:
-            for name, values in file.header.identity.items() if file.header else ():
-                identity.setdefault(name, set()).update(values)
+    files = [f for group in (*patient.images.values(), patient.drawings, patient.others) for f in group]
+    for file in files:
+        for name, values in file.header.identity.items() if file.header else ():
+            identity.setdefault(name, set()).update(values)
     return Examination(
         patient=patient.name,
         series=tuple(series),
         drawings=drawings,
         unreadable=(*unreadable, *refused),
         identity={name: frozenset(identity[name]) for name in sorted(identity)},
+        paths=tuple(sorted({*(file.path for file in files), *(path for path, _ in unreadable)})),
     )
 
 

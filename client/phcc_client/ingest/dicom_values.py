@@ -166,3 +166,8 @@ def _read_by_pydicom(dataset: Dataset, tag: BaseTag, raw: bytes) -> list[str]:
             return _converted(dataset[tag].value)
     except Exception:  # noqa: BLE001 - as above; what it is called matters less than that it is read
         return _parts(raw[:_LONGEST].decode("latin-1"))
+
+
+def shown_uid(uid: str) -> str:
+    """A UID as it may be quoted: what stands in its place may be anything."""
+    return uid[:64] if uid and set(uid) <= set("0123456789.") else "which is none"

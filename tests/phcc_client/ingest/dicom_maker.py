@@ -439,11 +439,10 @@ def _set(dataset: Dataset, values: Mapping[str, Any]) -> None:
 
 
 def _fixed(value: float) -> str:
-    return f"{value:+.9e}"
+    return f"{round(value, 9) + 0.0:+.9e}"
 
 
 def _short(values: Sequence[float]) -> list[str]:
     """Decimal strings of at most 16 characters, as the standard has them."""
-    return [
-        next(t for digits in range(16, 0, -1) if len(t := f"{value:.{digits}g}") <= 16) for value in values
-    ]
+    rounded = [round(value, 12) + 0.0 for value in values]
+    return [next(t for digits in range(16, 0, -1) if len(t := f"{v:.{digits}g}") <= 16) for v in rounded]
