@@ -8,9 +8,10 @@ Two measures of the logarithm of the ratio to the image before contrast are ther
   the ratio is the same everywhere but for noise; with contrast vessels, liver and spleen part from muscle
   and fat.
 
-Contrast counts as missing only where both say so. Seen on 48 phantom patients, whose images hold liver and
-vessels only and so have the least spread that there can be: brightening 0.21 and more in arterial phases,
-0.6 and more in portal venous ones.
+Contrast counts as missing only where both say so. Seen on 120 phantom patients, whose images hold liver and
+vessels only and so have the least spread that there can be: none is doubted as acquired; the image before
+contrast in place of every phase, with fresh noise and a breath, is found in all; and with another gain for
+every phase (0.3 to 3) nobody is stopped, and four in ten get a remark.
 """
 
 from __future__ import annotations
