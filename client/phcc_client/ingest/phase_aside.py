@@ -34,6 +34,7 @@ _MODALITIES = frozenset(
     )
 )
 _LONGEST_T1_ECHO_MS = {"SE": 40.0, "GR": 15.0}  # beyond, T2 (spin echo) or T2* (gradient echo) is weighted
+_LONGEST_ECHO_MS = 25.0  # where the header does not say which of the two it is
 _LONGEST_3D_REPETITION_MS = (
     60.0  # three-dimensional gradient echoes take 3-8 ms, two-dimensional ones 100 and more
 )
@@ -43,7 +44,7 @@ _IMAGE_TYPES = {
     "a reformation or projection": r"(CSA )?MPR|(CSA )?M(IN_?|AX_?)?IP|REFORMAT\w*|PROJECTION IMAGE|.*CURVED.*",
     "diffusion": r"ADC|E?ADC_MAP|TRACEW?|DIFFUSION|FA|CALC_BVALUE|ADC_UNSPECIFIED",
     "a map": r".*(T1|T2|STAR|B0|B1|PERFUSION)[ _]?MAP.*|R2_?STAR.*|T2_?STAR.*|.*FRACTION.*|FF|STIFFNESS",
-    "a phase map or a complex part": r"P|PHASE|PHASE MAP|R|REAL|I|IMAGINARY|VELOCITY",
+    "a phase map or a complex part": r"(SW_)?[PRI](_(FFE|SE|IR|TFE|PCA))?|PHASE( MAP)?|REAL|IMAGINARY|VELOCITY",
     "a picture of the screen, or a report": r"SCREEN ?SAVE|SECONDARY CAPTURE",
 }
 _PARTS: dict[Component, frozenset[str]] = {
@@ -144,7 +145,7 @@ def _by_physics(facts: SeriesFacts, said: Words) -> Aside | None:
     for kind, longest in _LONGEST_T1_ECHO_MS.items():
         if kind in facts.scanning_sequence and echo > longest:
             return Aside("T2", f"echo time {echo:.0f} ms", "likely")
-    if echo > max(_LONGEST_T1_ECHO_MS.values()) and not said.phases:
+    if echo > _LONGEST_ECHO_MS and not said.phases:
         return Aside("T2", f"echo time {echo:.0f} ms", "likely")
     return None
 

@@ -177,7 +177,8 @@ def choose_phases(
         chosen[phase] = best.index
         for r in left:
             if r is not best:
-                decided = next(n for n, (_, value) in enumerate(criteria) if value(r) != value(best))
+                differing = (n for n, (_, value) in enumerate(criteria) if value(r) != value(best))
+                decided = next(differing, len(criteria) - 1)
                 why_not[r.index] = f"{best.label} was chosen: {criteria[decided][0]}"
                 if decided >= len(criteria) - _TIMED:
                     only_likely.add(best.index)

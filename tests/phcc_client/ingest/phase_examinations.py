@@ -211,6 +211,8 @@ WITH_OTHERS = (
          ("series f", 17, "other", {"sequence": "*h2d1_192"}), ("series g", 19, "other", {"modality": "CT"}),
          ("series h", 21, "other", {"protocol": "T2_HASTE"}),
          ("series i", 23, "other", {**T1, "repetition_time_ms": 130.0}),
+         ("series k", 27, "other", {"echo_time_ms": 30.0}),
+         ("series l", 29, "other", {"image_type": ("ORIGINAL", "PRIMARY", "SW_P_FFE", "SW_P")}),
          ("series j", 25, "other", {"scanning_sequence": ("SE",), "echo_time_ms": 12.0})),
     exam("bolus tracking in the name", ("t1_vibe_bh_care-bolus_art_W", 90, "art", T1),
          ("care bolus", 80, "other"),

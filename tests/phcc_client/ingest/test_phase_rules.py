@@ -131,6 +131,11 @@ def test_a_named_study_is_taken_although_another_has_more() -> None:
     assert [short(t) for t in recognise_series(series, None, study="a")] == ["art", "-art", "-pv"]
 
 
+def test_of_two_that_nothing_tells_apart_one_is_used() -> None:
+    series = [make(4, "art", 9, uid="1"), make(4, "art", 9, uid="1")]
+    assert [short(t) for t in recognise_series(series, None)] == ["art", "-art"]
+
+
 def test_no_series_is_no_error() -> None:
     assert recognise_series([], None) == ()
 
