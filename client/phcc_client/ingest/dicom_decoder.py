@@ -46,12 +46,12 @@ class Decoder:
             stderr=subprocess.DEVNULL,
         )
         self._owner = os.getpid()
-        self._ready = False
+        self._ready = self._owes = False
 
     @property
     def usable(self) -> bool:
-        """Whether it still runs, and for this process (not for the one that this was forked from)."""
-        return self._owner == os.getpid() and self._process.poll() is None
+        """Whether it still runs, for this process (not the one that this was forked from), and owes no answer."""
+        return self._owner == os.getpid() and not self._owes and self._process.poll() is None
 
     def frames(self, path: Path, numbers: Sequence[int], size: int) -> Iterator[NDArray[np.generic]]:
         """The samples of some frames of a file, flat, in the order asked for.
@@ -69,11 +69,13 @@ class Decoder:
                 self._line(path, _START_SECONDS)
                 self._ready = True
             stdin = cast(BinaryIO, self._process.stdin)
+            self._owes = True
             stdin.write(json.dumps([os.fsencode(path).hex(), list(numbers)]).encode() + b"\n")
             stdin.flush()
-            for _ in numbers:
+            for left in range(len(numbers) - 1, -1, -1):
                 kind, what = json.loads(self._line(path, SECONDS))
                 if kind == "error":
+                    self._owes = False
                     raise CaseError(f"its pixels cannot be decoded ({what})", where=str(path), remedy=_REMEDY)
                 dtype = np.dtype(kind)
                 if what != size * dtype.itemsize:
@@ -82,7 +84,9 @@ class Decoder:
                         where=str(path),
                         remedy=_REMEDY,
                     )
-                yield np.frombuffer(self._bytes(path, what), dtype)
+                samples = np.frombuffer(self._bytes(path, what), dtype)
+                self._owes = left > 0
+                yield samples
         except (BrokenPipeError, ValueError) as error:
             raise self._gone(path) from error
 
@@ -136,16 +140,14 @@ def _a_decoder() -> Iterator[Decoder]:
     with _lock:
         mine = next((_idle.pop(i) for i in range(len(_idle) - 1, -1, -1) if _idle[i].usable), None)
     mine = mine or Decoder()
-    whole = False
     try:
         yield mine
-        whole = True
     finally:
-        if whole:
+        if mine.usable:
             with _lock:
                 _idle.append(mine)
         else:
-            mine.close()  # an answer that nobody took may still be in its pipe
+            mine.close()
 
 
 def decoded(path: Path, numbers: Sequence[int], size: int) -> Iterator[NDArray[np.generic]]:
