@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from struct import unpack_from
 from typing import BinaryIO, Literal, cast
 
 import numpy as np
@@ -37,6 +38,7 @@ _PIECE = 1 << 17  # packed bytes at a time: fast, and no piece of a malicious fi
 _SMALLEST_MEMBER = 1 << 10  # packed bytes, on average: millions of empty ones would take hours
 _MOST_AFTER = 1 << 24  # bytes that may follow the voxels, or as many as these are
 _INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # isal's stub declares an instance
+_FARTHEST_MM = 1e6  # no scanner is a kilometre long
 _DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
@@ -154,9 +156,11 @@ class Header:
 
     def scaled(self, region: NDArray[np.generic]) -> NDArray[np.float32]:
         """A copy of a region of the stored voxels in the units that the file means."""
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused as such
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 is refused later
             values = region.astype(np.float32)
-        return values if (self.slope, self.intercept) == (1.0, 0.0) else values * self.slope + self.intercept
+            if (self.slope, self.intercept) == (1.0, 0.0):
+                return values
+            return np.asarray(values * self.slope + self.intercept, dtype=np.float32)
 
 
 def read_header(path: Path, spacing_mm_dhw: Spacing | None = None) -> Header:
@@ -178,10 +182,15 @@ def read_header(path: Path, spacing_mm_dhw: Spacing | None = None) -> Header:
             "is not named as a NIfTI file", where=str(path), remedy="Convert it to .nii or .nii.gz"
         )
     try:
+        _must_be_sound(_first_bytes(path))
         information = read_information(path)
-    except ValueError as error:
+    except (ValueError, _INFLATE_ERROR) as error:
         raise CaseError(
             f"cannot be read as NIfTI ({error})", where=str(path), remedy="Copy or convert the file again"
+        ) from error
+    except OSError as error:
+        raise CaseError(
+            f"cannot be read ({error.strerror})", where=str(path), remedy="Check the file and its permissions"
         ) from error
     size, kind = information.size, information.datatype
     if len(size) < 3 or any(extent != 1 for extent in size[3:]) or kind not in _DTYPES:
@@ -206,6 +215,43 @@ def read_header(path: Path, spacing_mm_dhw: Spacing | None = None) -> Header:
         slope=information.slope if scaled else 1.0,
         intercept=information.intercept if scaled else 0.0,
     )
+
+
+def _first_bytes(path: Path) -> bytes:
+    """The header, inflated where it is packed; shorter where the file is."""
+    with path.open("rb") as file:
+        start = file.read(_HEADER_SIZE)
+        if start[:2] != _GZIP_MAGIC:
+            return start
+        file.seek(0)
+        start = b""
+        for plain, _ in _members(file, piece=1 << 12):
+            start += plain[: _HEADER_SIZE - len(start)]
+            if len(start) == _HEADER_SIZE:
+                break
+        return start
+
+
+def _must_be_sound(start: bytes) -> None:
+    """Refuse what ITK must not see.
+
+    On an affine that holds a NaN or an infinity, ITK 5.4 computes for ever. A file without NIfTI's mark it takes
+    for Analyze, and its orientation for known.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if len(start) < _HEADER_SIZE:
+        raise ValueError(f"it holds {len(start)} of its header's {_HEADER_SIZE} bytes")
+    if start[344:] != b"n+1\0":
+        raise ValueError("it lacks the mark of NIfTI-1 in one file")
+    order = "<" if int.from_bytes(start[:4], "little") == _HEADER_SIZE else ">"
+    numbers = list(unpack_from(f"{order}4f", start, 76))  # the turning's sign, three spacings
+    by_quaternion, by_rows = unpack_from(f"{order}2h", start, 252)
+    numbers += unpack_from(f"{order}6f", start, 256) if by_quaternion else ()
+    numbers += unpack_from(f"{order}12f", start, 280) if by_rows else ()
+    if not all(abs(number) < _FARTHEST_MM for number in numbers):  # false for NaN too
+        raise ValueError("its geometry holds what is no number, or no length")
 
 
 def read_voxels(header: Header, part: Part | None = None) -> NDArray[np.generic]:
@@ -290,14 +336,14 @@ def _inflate(
     raise _truncated(path, lacking)
 
 
-def _members(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+def _members(file: BinaryIO, piece: int = _PIECE) -> Iterator[tuple[bytes, bool]]:
     """The plain bytes of a gzip file, piece by piece, each with whether a member ended there, its checksum sound.
 
     Most files are one member; parallel compressors write many, and zeros may stand between two.
     """
     read = members = 0
     inflater = None
-    while packed := file.read(_PIECE):
+    while packed := file.read(piece):
         read += len(packed)
         while packed := packed if inflater else packed.lstrip(b"\0"):
             inflater = inflater or isal_zlib.decompressobj(wbits=31)

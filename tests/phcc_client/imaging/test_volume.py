@@ -174,6 +174,42 @@ def test_grids_are_compared_to_a_tenth_of_a_voxel() -> None:
     assert not grid.same_as(Grid.plain((4, 5, 6), (3.0, 1.0, 1.1)))
 
 
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(76, np.nan), (80, np.inf), (88, -np.inf), (256, np.nan), (268, 1e30), (280, np.nan), (324, -np.inf)],
+)
+def test_a_geometry_that_is_no_number_is_refused_before_itk_computes_on_it(
+    tmp_path: Path, ending: str, at: int, value: float
+) -> None:
+    image = NIBABEL.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.diag([-1.0, -1.0, 3.0, 1.0]))
+    image.set_qform(image.affine, 1)
+    image.set_sform(image.affine, 1)
+    for order in "<>":
+        content = bytearray(
+            _bytes(
+                NIBABEL.Nifti1Image(image.dataobj, None, image.header.as_byteswapped(order)),
+                np.zeros((2, 3, 4)),
+            )
+        )
+        content[at : at + 4] = np.array(value, f"{order}f4").tobytes()
+        path = tmp_path / f"a.{ending}"
+        path.write_bytes(gzip.compress(bytes(content)) if ending.endswith("gz") else bytes(content))
+        with pytest.raises(CaseError, match="its geometry holds what is no number"):
+            read_header(path)
+
+
+def test_a_file_without_the_mark_of_nifti_is_not_taken_for_another_format(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / "a.nii"
+    NIBABEL.save(NIBABEL.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    content[344:348] = b"\0\0\0\0"
+    path.write_bytes(content)
+    with pytest.raises(CaseError, match="lacks the mark of NIfTI-1"):
+        read_header(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def packed_file(path: Path, content: bytes, shape: tuple[int, int, int] = (20, 40, 30)) -> Header:
     """A file of any bytes, and the header of a volume of int16 that claims to lie in it."""
     path.write_bytes(content)
@@ -302,3 +338,10 @@ def test_a_plain_file_is_read_and_not_mapped(tmp_path: Path) -> None:
     before = voxels.copy()
     os.truncate(header.path, 0)  # under a memory map the next look at the voxels would kill the process
     assert np.array_equal(voxels, before)
+
+
+def test_a_scale_beyond_all_numbers_gives_infinity_without_a_warning(tmp_path: Path) -> None:
+    header = Header(
+        tmp_path / "a.nii", Grid.plain((1, 1, 2), (1.0, 1.0, 1.0)), (1, 1, 2), "i2", 352, 3e38, -3e38
+    )
+    assert header.scaled(np.array([[[900, 0]]], np.int16)).tolist() == [[[np.inf, np.float32(-3e38)]]]
