@@ -241,6 +241,10 @@ def _kind_of(header: Header, *, certain: bool) -> tuple[Kind, str]:
         text(said, name) for name in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality")
     ):
         return ("unreadable", "its header says nothing of an image") if certain else ("skipped", "not DICOM")
+    if not header.pixels and not any(
+        text(said, name) for name in ("PatientID", "StudyInstanceUID", "PatientName")
+    ):
+        return "unreadable", "its header ends before it says whose it is"
     if sop in _SEGMENTATION:
         return "drawing", ""
     if sop == _STRUCTURES or text(said, "Modality") == "RTSTRUCT":

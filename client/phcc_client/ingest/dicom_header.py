@@ -6,13 +6,14 @@ Read once and kept as text, so that it can be remembered: nothing here is conver
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
@@ -22,7 +23,8 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from phcc_client.ingest.deidentify_profile import identity_of
-from phcc_client.ingest.dicom_values import Values, collect, sequence, text, texts
+from phcc_client.ingest.dicom_mosaic import mosaic_frames
+from phcc_client.ingest.dicom_values import Values, collect, sequence, stored, text, texts
 
 _OF_THE_SERIES = (
     "SpecificCharacterSet", "SOPClassUID", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate",
@@ -59,6 +61,8 @@ _INFLATED = 256 << 20  # bytes of a deflated file that are read
 _DEFERRED = 65536  # an element longer than this is not read: none that matters is
 _MEMO: dict[tuple[str, int, str, bytes], tuple[tuple[str, tuple[str, ...]], ...]] = {}
 _MEMO_SIZE = 20_000
+# Its complaints quote the header that they are about: names would stand on the screen and in logs.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 class HeaderError(ValueError):
@@ -128,6 +132,22 @@ def read_header(path: Path) -> Header:
         HeaderError: it cannot be made sense of.
         OSError: it cannot be read.
     """
+    try:
+        with warnings.catch_warnings():
+            # What pydicom has to say of a header's form (padding, wrong lengths) helps nobody at a hospital.
+            warnings.simplefilter("ignore")
+            return _read(path)
+    except (HeaderError, OSError):
+        raise
+    except RecursionError as error:
+        raise HeaderError("its sequences are nested without end") from error
+    except MemoryError as error:
+        raise HeaderError("it promises more than memory can hold") from error
+    except Exception as error:
+        raise HeaderError(f"its header is damaged ({type(error).__name__})") from error
+
+
+def _read(path: Path) -> Header:
     with path.open("rb") as file:
         dataset = open_dataset(path, file)
         if not len(dataset):
@@ -142,7 +162,7 @@ def read_header(path: Path) -> Header:
         own |= {"DiffusionBValue": found[:1]} if found else {}
     return Header(
         file=common,
-        frames=tuple(_frames(dataset, own)),
+        frames=mosaic_frames(path, dataset, own) or tuple(_frames(dataset, own)),
         identity=_identity(dataset),
         syntax=syntax,
         pixels=kind,
@@ -281,7 +301,7 @@ def _identity(dataset: Dataset) -> dict[str, tuple[str, ...]]:
 def _identity_of_one(
     dataset: Dataset, tag: BaseTag, characters: str
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    element: Any = dataset.get_item(tag)
+    element = stored(dataset, tag)
     if not isinstance(element, RawDataElement):
         return _read_identity(dataset, tag)
     key = (characters, int(tag), element.VR or "", element.value or b"")

@@ -8,7 +8,7 @@ applied (PS3.3 C.11.1); vendors' private scaling is left alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Samples:
         signed: two's complement.
         inverted: MONOCHROME1, where a high value is dark.
         syntax: the transfer syntax's UID.
+        tiles: along each edge of a mosaic, of which a frame is one tile; 1 for what is none.
         padding: the range of values that mean that there is no image; None where there is no such.
     """
 
@@ -55,12 +56,13 @@ class Samples:
     signed: bool
     inverted: bool
     syntax: str
+    tiles: int = 1
     padding: tuple[float, float] | None = None
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of a frame that is not compressed."""
-        return self.rows * self.columns * self.allocated // 8
+        """Bytes of a frame, or a whole mosaic, that is not compressed."""
+        return self.rows * self.columns * self.tiles**2 * self.allocated // 8
 
 
 def samples_of(header: Header) -> Samples | Defect:
@@ -89,6 +91,7 @@ def samples_of(header: Header) -> Samples | Defect:
     high = stored - 1 if high is None else high
     if allocated not in (8, 16, 32) or not 0 < stored <= allocated or not stored - 1 <= high < allocated:
         return Defect(f"samples of {stored} bits in {allocated} (highest {high}) cannot be", _AGAIN)
+    tiles = int((frame.get("MosaicTile") or ("0", "1"))[1])
     pads = numbers(said, "PixelPaddingValue", 1)
     ends = numbers(said, "PixelPaddingRangeLimit", 1) or pads
     signed = whole(said, "PixelRepresentation") == 1
@@ -99,14 +102,15 @@ def samples_of(header: Header) -> Samples | Defect:
         wrap = float(1 << stored) if signed else 0.0
         values = [value - wrap if wrap and value >= wrap / 2 else value for value in (*pads, *ends)]
         padding = (min(values), max(values))
-    return Samples(rows, columns, allocated, stored, high, signed, inverted, header.syntax, padding)
+    return Samples(rows, columns, allocated, stored, high, signed, inverted, header.syntax, tiles, padding)
 
 
 def promise_defect(header: Header, samples: Samples) -> Defect | None:
     """Whether a file's header promises more than the file can hold."""
-    frames = max(whole(header.file, "NumberOfFrames") or 1, len(header.frames))
+    described = len(header.frames) if samples.tiles == 1 else 1
+    frames = max(whole(header.file, "NumberOfFrames") or 1, described)
     promised = frames * samples.frame_bytes
-    if frames * samples.rows * samples.columns > LARGEST:
+    if promised * 8 // samples.allocated > LARGEST:
         return Defect(
             f"headers promise {frames} frames of {samples.rows} x {samples.columns}, which is not believed",
             _AGAIN,
@@ -224,9 +228,19 @@ def _scaling(frame: Frame) -> tuple[float | None, float | None]:
 
 
 def _frames(path: Path, slices: Sequence[_Slice], samples: Samples) -> Iterator[NDArray[np.generic]]:
-    """The samples of some frames of one file as stored, flat."""
+    """The samples of some frames of one file as stored, flat; of a mosaic, its tiles."""
+    if samples.tiles > 1:
+        whole_mosaic = next(_whole_frames(path, [replace(slices[0], number=0)], samples))
+        edge = samples.tiles
+        cut = whole_mosaic.reshape(edge, samples.rows, edge, samples.columns)
+        yield from (cut[one.number // edge, :, one.number % edge].reshape(-1) for one in slices)
+    else:
+        yield from _whole_frames(path, slices, samples)
+
+
+def _whole_frames(path: Path, slices: Sequence[_Slice], samples: Samples) -> Iterator[NDArray[np.generic]]:
     if samples.syntax not in _NATIVE:
-        yield from decoded(path, [one.number for one in slices], samples.rows * samples.columns)
+        yield from decoded(path, [one.number for one in slices], samples.frame_bytes * 8 // samples.allocated)
         return
     order = ">" if samples.syntax == _BIG_ENDIAN else "<"
     dtype = np.dtype(f"{order}u{samples.allocated // 8}")

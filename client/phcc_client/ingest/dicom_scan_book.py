@@ -17,7 +17,7 @@ from phcc_client.ingest.dicom_files import Kind, Scan, Scanned
 from phcc_client.ingest.dicom_header import Header
 from phcc_model.errors import StorageError
 
-_VERSION = 1
+_VERSION = 2
 """Raised whenever more, or something else, is read of a header."""
 _TABLES = """
     CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, json TEXT);

@@ -106,18 +106,25 @@ def _tell_of_shared_uids(patients: Iterable[_Patient]) -> None:
 def _unreadable_by_patient(
     scan: Scan, patients: Mapping[str, _Patient]
 ) -> dict[str, tuple[tuple[str, str], ...]]:
-    """A file that cannot be read belongs to the patient of its folder, where all others there are one's."""
+    """A file that cannot be read is the patient's whose are all others in its folder, or in the nearest above."""
     owners: dict[str, set[str]] = {}
     for key, patient in patients.items():
         files = [f for group in patient.images.values() for f in group]
         for file in (*files, *patient.drawings, *patient.others):
-            owners.setdefault(file.path.rpartition("/")[0], set()).add(key)
+            for folder in _folders(file.path):
+                owners.setdefault(folder, set()).add(key)
     found: dict[str, list[tuple[str, str]]] = {}
     for path, why in scan.unreadable:
-        here = owners.get(path.rpartition("/")[0], set())
+        here = next((owners[folder] for folder in _folders(path) if folder in owners), set())
         if len(here) == 1:
             found.setdefault(next(iter(here)), []).append((path, why))
     return {key: tuple(pairs) for key, pairs in found.items()}
+
+
+def _folders(path: str) -> list[str]:
+    """A file's folder, the one above, and so on; the source itself is the empty name."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
 def _examination(scan: Scan, patient: _Patient, unreadable: tuple[tuple[str, str], ...]) -> Examination:
@@ -162,6 +169,9 @@ def _series_of(scan: Scan, key: tuple[str, str], files: Sequence[Scanned]) -> li
         return [replace(plain, defect=lost.text, remedy=lost.remedy)]
     frames, remarks = _without_copies(scan, frames)
     parts = parts_of(frames)
+    if any(part.clash for part in parts):
+        frames, more = _without_copies(scan, frames, every=True)
+        parts, remarks = (parts_of(frames), [*remarks, *more]) if more else (parts, remarks)
     clocks = {part.stack: moving_clock(_points(parts, part.stack)) for part in parts if part.points > 1}
     return [
         replace(_one(scan, plain, part, clocks.get(part.stack, "")), remarks=(*remarks, *_remarks(part)))
@@ -217,14 +227,14 @@ def _in_order(frame: Frame) -> tuple[object, ...]:
     )
 
 
-def _without_copies(scan: Scan, frames: list[Frame]) -> tuple[list[Frame], list[str]]:
+def _without_copies(scan: Scan, frames: list[Frame], *, every: bool = False) -> tuple[list[Frame], list[str]]:
     """Frames without those that are there twice, pixel for pixel.
 
     Asked only of files with one UID, and of places that are taken more often than others: the time points of a
-    dynamic series are no copies.
+    dynamic series are no copies. `every` asks of every place that is taken twice.
     """
     places = repeated_places([frame.plane for frame in frames])
-    usual = min(len(place) for place in places)
+    usual = 1 if every else min(len(place) for place in places)
     suspects: dict[object, list[int]] = {}
     for index, frame in enumerate(frames):
         suspects.setdefault(("uid", text(frame.said, "SOPInstanceUID"), frame.number), []).append(index)

@@ -29,7 +29,7 @@ _LONGEST = 4096  # characters of one value that are kept; no value that decides 
 
 def texts(dataset: Dataset, tag: BaseTag) -> list[str]:
     """The values of one element as text, without the blanks around them; empty where there are none."""
-    element: Any = dataset.get_item(tag)
+    element = stored(dataset, tag)
     if element is None:
         return []
     if not isinstance(element, RawDataElement):
@@ -40,9 +40,19 @@ def texts(dataset: Dataset, tag: BaseTag) -> list[str]:
         return _numbers(raw, _BINARY[vr], "<" if element.is_little_endian else ">")
     if vr in ("SQ", "OB", "OW", "OF", "OD", "OL"):
         return []
+    if element.VR is None and tag.is_private:  # implicit VR: pydicom's dictionary of vendors' tags knows many
+        return _read_by_pydicom(dataset, tag, raw)
     if not raw.isascii() or b"\x1b" in raw:
         return _read_by_pydicom(dataset, tag, raw)
     return _parts(raw[:_LONGEST].decode("ascii"))
+
+
+def stored(dataset: Dataset, tag: BaseTag) -> Any:
+    """One element, not converted where that is possible; None where there is none or it cannot be had."""
+    try:
+        return dataset.get_item(tag)
+    except Exception:  # noqa: BLE001 - a large element is read only now, and pydicom raises whatever it meets
+        return None
 
 
 def collect(dataset: Dataset, keywords: Iterable[str]) -> dict[str, list[str]]:
