@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -24,7 +24,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from phcc_client.ingest.deidentify_profile import identity_of
 from phcc_client.ingest.dicom_mosaic import mosaic_frames
-from phcc_client.ingest.dicom_values import Values, collect, sequence, stored, text, texts
+from phcc_client.ingest.dicom_values import Values, collect, sequence, shared, stored, text, texts
 
 _OF_THE_SERIES = (
     "SpecificCharacterSet", "SOPClassUID", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate",
@@ -61,6 +61,9 @@ _INFLATED = 256 << 20  # bytes of a deflated file that are read
 _DEFERRED = 65536  # an element longer than this is not read: none that matters is
 _MEMO: dict[tuple[str, int, str, bytes], tuple[tuple[str, tuple[str, ...]], ...]] = {}
 _MEMO_SIZE = 20_000
+_IDENTITIES: dict[tuple[tuple[str, tuple[str, ...]], ...], Mapping[str, tuple[str, ...]]] = {}
+_MOST_IDENTITIES = 2000
+"""Files of one series identify the same people and places: they share one mapping."""
 # Its complaints quote the header that they are about: names would stand on the screen and in logs.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -76,7 +79,7 @@ class Header:
     Attributes:
         file: what is common to all of its frames, and usually to all files of its series.
         frames: what each frame says; one for a classic image.
-        identity: what identifies somebody.
+        identity: what identifies somebody; SOPInstanceUID stands in the frames only.
         syntax: the transfer syntax's UID.
         pixels: what kind of pixel data there is: ``PixelData``, ``FloatPixelData``..., or empty.
         length: bytes of pixel data that are promised; None where the length is not stated (compressed).
@@ -88,7 +91,7 @@ class Header:
 
     file: Values
     frames: tuple[Values, ...]
-    identity: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    identity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     syntax: str = ""
     pixels: str = ""
     length: int | None = None
@@ -223,19 +226,19 @@ def _pixel_element(dataset: FileDataset, file: BinaryIO) -> tuple[str, int | Non
     return name, None if length == 0xFFFFFFFF else length, begins, max(size - begins, 0)
 
 
-def _frames(dataset: Dataset, own: dict[str, list[str]]) -> Iterator[Values]:
+def _frames(dataset: Dataset, own: dict[str, Sequence[str]]) -> Iterator[Values]:
     """What each frame says: its functional groups over those that all share, over the file's own."""
     per_frame = sequence(dataset, _PER_FRAME)
-    shared: dict[str, list[str]] = {}
+    common: dict[str, Sequence[str]] = {}
     for item in sequence(dataset, _SHARED)[:1]:
-        shared |= _of_groups(item)
+        common |= _of_groups(item)
     if not per_frame:
-        yield own | shared
+        yield own | common
     for item in per_frame:
-        yield own | shared | _of_groups(item)
+        yield own | common | _of_groups(item)
 
 
-def _of_groups(item: Dataset, depth: int = 4) -> dict[str, list[str]]:
+def _of_groups(item: Dataset, depth: int = 4) -> dict[str, Sequence[str]]:
     """The wanted values of one item of functional groups, whichever group they stand in."""
     found = {_RENAMED.get(k, k): v for k, v in collect(item, _OF_GROUPS).items()}
     for tag in sorted(item.keys()) if depth else ():
@@ -283,7 +286,7 @@ def _series_referred_to(dataset: Dataset) -> tuple[str, ...]:
     return tuple(uid for item in items for uid in texts(item, Tag(0x0020, 0x000E))[:1])
 
 
-def _identity(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+def _identity(dataset: Dataset) -> Mapping[str, tuple[str, ...]]:
     """As `identity_of`, element by element and remembered: most of a series say the same in each file."""
     characters = "\\".join(texts(dataset, Tag(0x0008, 0x0005)))
     found: dict[str, set[str]] = {}
@@ -295,7 +298,11 @@ def _identity(dataset: Dataset) -> dict[str, tuple[str, ...]]:
         for item in sequence(dataset, tag):
             for name, more in identity_of(item).items():
                 found.setdefault(name, set()).update(more)
-    return {name: tuple(sorted(found[name])) for name in sorted(found)}
+    found.pop("SOPInstanceUID", None)
+    whole = {name: shared(sorted(found[name])) for name in sorted(found)}
+    if len(_IDENTITIES) >= _MOST_IDENTITIES:
+        _IDENTITIES.clear()
+    return _IDENTITIES.setdefault(tuple(whole.items()), whole)
 
 
 def _identity_of_one(

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from phcc_client.ingest.dicom_files import Kind, Scan, Scanned
 from phcc_client.ingest.dicom_header import Header
+from phcc_client.ingest.dicom_values import Values, shared
 from phcc_model.errors import StorageError
 
-_VERSION = 2
+_VERSION = 3
 """Raised whenever more, or something else, is read of a header."""
 _TABLES = """
     CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, json TEXT);
@@ -26,7 +27,6 @@ _TABLES = """
         common INTEGER, identity INTEGER, own TEXT
     );
 """
-_OWN_UIDS = ("SOPInstanceUID",)
 
 
 class ScanBook:
@@ -99,26 +99,28 @@ def _write(book: sqlite3.Connection, scan: Scan) -> None:
         header = file.header
         row: tuple[int | None, int | None, str | None] = (None, None, None)
         if header is not None:
-            identity = {k: v for k, v in header.identity.items() if k not in _OWN_UIDS}
-            own = {k: header.identity[k] for k in _OWN_UIDS if k in header.identity}
-            rest = [header.frames, own, header.length, header.begins, header.held]
+            rest = [header.frames, header.length, header.begins, header.held]
             common = [header.file, header.syntax, header.pixels, header.segments, header.series]
-            row = (keep(common), keep(identity), json.dumps(rest))
+            row = (keep(common), keep(header.identity), json.dumps(rest))
         values = (_safe(file.path), file.size, file.mtime_ns, file.kind, file.why, *row)
         book.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
 
 def _read(book: sqlite3.Connection) -> Iterator[tuple[str, Scanned]]:
     texts = {number: json.loads(plain) for number, plain in book.execute("SELECT id, json FROM texts")}
+    commons: dict[int, Values] = {}
+    identities: dict[int, dict[str, tuple[str, ...]]] = {}
     for path, size, mtime_ns, kind, why, common, identity, own in book.execute("SELECT * FROM files"):
         header = None
         if common is not None:
             said, syntax, pixels, segments, series = texts[common]
-            frames, uids, length, begins, held = json.loads(own)
+            frames, length, begins, held = json.loads(own)
+            if identity not in identities:
+                identities[identity] = _tuples(texts[identity])
             header = Header(
-                file=said,
-                frames=tuple(frames),
-                identity=_tuples(texts[identity] | uids),
+                file=commons.setdefault(common, _tuples(said)),
+                frames=tuple(_tuples(frame) for frame in frames),
+                identity=identities[identity],
                 syntax=syntax,
                 pixels=pixels,
                 length=length,
@@ -136,8 +138,8 @@ def _kind(value: str) -> Kind:
     return kinds[value]
 
 
-def _tuples(identity: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(identity[name]) for name in sorted(identity)}
+def _tuples(values: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: shared(values[name]) for name in values}
 
 
 def _safe(path: str) -> bytes:

@@ -136,19 +136,28 @@ def _examination(scan: Scan, patient: _Patient, unreadable: tuple[tuple[str, str
     series.sort(key=lambda one: (start_of(one), one.study, one.uid, one.facts.temporal_position or 0))
     frames = {one.frame_of_reference for one in series if one.frame_of_reference}
     drawings, refused = drawings_of(scan.source, patient.drawings, frames)
-    identity: dict[str, set[str]] = {}
     files = [f for group in (*patient.images.values(), patient.drawings, patient.others) for f in group]
-    for file in files:
-        for name, values in file.header.identity.items() if file.header else ():
-            identity.setdefault(name, set()).update(values)
     return Examination(
         patient=patient.name,
         series=tuple(series),
         drawings=drawings,
         unreadable=(*unreadable, *refused),
-        identity={name: frozenset(identity[name]) for name in sorted(identity)},
+        identity=_identity(files),
         paths=tuple(sorted({*(file.path for file in files), *(path for path, _ in unreadable)})),
     )
+
+
+def _identity(files: Sequence[Scanned]) -> dict[str, frozenset[str]]:
+    """What identifies in any of the files; those of a series share most of it, often as one object."""
+    found: dict[str, set[str]] = {}
+    headers = [file.header for file in files if file.header is not None]
+    for values in {id(header.identity): header.identity for header in headers}.values():
+        for name, some in values.items():
+            found.setdefault(name, set()).update(some)
+    uids = {uid for header in headers for frame in header.frames if (uid := text(frame, "SOPInstanceUID"))}
+    if uids:
+        found["SOPInstanceUID"] = uids
+    return {name: frozenset(found[name]) for name in sorted(found)}
 
 
 def _series_of(scan: Scan, key: tuple[str, str], files: Sequence[Scanned]) -> list[Series]:

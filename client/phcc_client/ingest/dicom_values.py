@@ -24,6 +24,8 @@ Values = Mapping[str, Sequence[str]]
 """DICOM's keyword to the values that stand there, as text."""
 
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_KNOWN: dict[tuple[str, ...], tuple[str, ...]] = {}
+_MOST_KNOWN = 50_000
 _LONGEST = 4096  # characters of one value that are kept; no value that decides anything is longer
 
 
@@ -55,13 +57,21 @@ def stored(dataset: Dataset, tag: BaseTag) -> Any:
         return None
 
 
-def collect(dataset: Dataset, keywords: Iterable[str]) -> dict[str, list[str]]:
+def shared(values: Iterable[str]) -> tuple[str, ...]:
+    """The same values as one object, however many headers they stand in: a site has tens of thousands."""
+    plain = tuple(values)
+    if len(_KNOWN) >= _MOST_KNOWN:
+        _KNOWN.clear()
+    return _KNOWN.setdefault(plain, plain)
+
+
+def collect(dataset: Dataset, keywords: Iterable[str]) -> dict[str, Sequence[str]]:
     """Of the outermost level of a data set, the elements that are there and have a value."""
-    found = {}
+    found: dict[str, Sequence[str]] = {}
     for keyword in keywords:
         values = texts(dataset, _tag(keyword))
         if values:
-            found[keyword] = values
+            found[keyword] = shared(values)
     return found
 
 
