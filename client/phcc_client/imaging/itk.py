@@ -89,3 +89,39 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         _ITK.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+def bias_of(
+    image_dhw: NDArray[np.float32],
+    body_dhw: NDArray[np.bool_],
+    spacing_mm_dhw: tuple[float, float, float],
+    shrink_dhw: tuple[int, int, int],
+) -> NDArray[np.float32] | None:
+    """The bias field of an image, by N4 on a shrunk copy of it.
+
+    Args:
+        image_dhw: the image; voxels at or below zero in the body are lifted just above, for the logarithm.
+        body_dhw: where there is signal.
+        spacing_mm_dhw: of the voxels.
+        shrink_dhw: by how much each axis is shrunk for the estimate.
+
+    Returns:
+        The field, positive, at full resolution; None where N4 finds none.
+    """
+    floor = max(float(image_dhw.max()) * 1e-6, float(np.finfo(np.float32).tiny))
+    image = _ITK.GetImageFromArray(np.maximum(image_dhw, np.float32(floor)))
+    body = _ITK.GetImageFromArray(body_dhw.astype(np.uint8))
+    for part in (image, body):
+        part.SetSpacing(spacing_mm_dhw[::-1])
+    small, small_body = (_ITK.Shrink(part, shrink_dhw[::-1]) for part in (image, body))
+    n4 = _ITK.N4BiasFieldCorrectionImageFilter()
+    n4.SetMaximumNumberOfIterations([30, 30, 20])
+    n4.SetConvergenceThreshold(1e-4)
+    try:
+        with one_thread():
+            n4.Execute(small, small_body)
+            field = _ITK.Exp(n4.GetLogBiasFieldAsImage(image))
+    except RuntimeError:  # no body left after shrinking, or a histogram of one value
+        return None
+    values = np.asarray(_ITK.GetArrayFromImage(field), dtype=np.float32)
+    return values if np.isfinite(values).all() and float(values.min()) > 0 else None
