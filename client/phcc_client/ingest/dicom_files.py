@@ -7,6 +7,7 @@ A file's name says nothing: exports have names with and without an extension, an
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +27,8 @@ Kind: TypeAlias = Literal["image", "drawing", "other", "skipped", "unreadable"]
 
 _SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
+_IMAGE_CLASSES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|2\.1|2\.2|4|4\.1|4\.3|4\.4)")
+"""CT and MR images: without pixels such a file is torn, and its series lacks a slice."""
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _NAMED = ("dicomdir", "thumbs.db", "desktop.ini", "version", "autorun.inf")
 _SIGNS = (
@@ -250,7 +253,7 @@ def _kind_of(header: Header, *, certain: bool) -> tuple[Kind, str]:
     if sop == _STRUCTURES or text(said, "Modality") == "RTSTRUCT":
         return "drawing", "an RTSTRUCT: contours are not read"
     modality = text(said, "Modality")
-    if not header.pixels and not header.frames[0].get("Rows"):
+    if not header.pixels and not header.frames[0].get("Rows") and not _IMAGE_CLASSES.fullmatch(sop):
         return (
             "other",
             f"DICOM without an image ({modality if modality in _WITHOUT_IMAGES else 'another kind'})",
@@ -261,7 +264,7 @@ def _kind_of(header: Header, *, certain: bool) -> tuple[Kind, str]:
 def _why_not_whole(header: Header) -> str:
     """Why the pixels of an image cannot all be there, by the file's length alone."""
     if not header.pixels:
-        return "it has no pixel data"
+        return "it ends before its pixels"
     if header.length is not None and header.held < header.length:
         return f"it is truncated: it holds {header.held} of {header.length} bytes of its pixels"
     return ""

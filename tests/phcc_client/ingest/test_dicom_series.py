@@ -190,6 +190,15 @@ def test_a_truncated_file_makes_its_series_a_defect_with_the_count(tmp_path: Pat
     assert len(exam.series) == 4
 
 
+def test_the_last_slice_torn_within_its_header_is_not_forgotten(tmp_path: Path) -> None:
+    files = write_series(tmp_path, VOLUME)
+    raw = files[-1].read_bytes()
+    files[-1].write_bytes(raw[: raw.index(b"\x28\x00\x10\x00")])  # before Rows
+    (series,) = series_of(tmp_path)
+    assert series.image is None
+    assert series.defect == "1 of 6 files cannot be used: it ends before its pixels"
+
+
 def test_an_unreadable_file_belongs_to_the_patient_of_its_folder(tmp_path: Path) -> None:
     write_patient(tmp_path / "p", "P1")
     (tmp_path / "p" / "1" / "broken").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 400)
