@@ -270,7 +270,7 @@ def write_seg(path: Path, mask: NDArray[np.bool_], sources: Sequence[Path], *, l
         software_versions="1",
         device_serial_number="1",
     )
-    drawn.ContentDate, drawn.ContentTime = "20230406", "120000"
+    _set(drawn, {"ContentDate": "20230406", "ContentTime": "120000"})
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.save_as(path)
     return path
