@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint lint-deploy chaos comings cost setup clean
+.PHONY: demo test lint lint-deploy chaos comings cost newcomer fuzz bench bench-ingest setup clean
 
 demo: $(READY)
 	$(BIN)/phcc-simulate configs/demo.yaml --out runs/demo
@@ -24,6 +24,22 @@ comings: $(READY)
 # What a round costs beside Flower's own, memory at 3 and 24 sites, 200 rounds in a row; about an hour.
 cost: $(READY)
 	$(BIN)/python tests/deployment/cost.py --out runs/cost
+
+# The README's lines for a coordinator and two hospitals, run from clean directories and timed.
+newcomer: $(READY)
+	$(BIN)/python tests/deployment/newcomer.py --out runs/newcomer
+
+# 2,000 spoilt inputs through the ingest; about half an hour.
+fuzz: $(READY)
+	$(BIN)/python tests/phcc_client/ingest/fuzz.py --out runs/fuzz --batches 100
+
+# Images beside MONAI's chain: ratios, one line a goal.
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/bench_images.py --history runs/bench.jsonl
+
+# The ingest of 500 synthetic patients: time, memory, and a second run with nothing to do.
+bench-ingest: $(READY)
+	$(BIN)/python tests/benchmarks/bench_ingest.py --out runs/bench-ingest --history runs/bench.jsonl
 
 lint: $(READY)
 	$(BIN)/ruff check .

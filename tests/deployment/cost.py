@@ -111,7 +111,8 @@ def run_null(
     study = null_study(folder, name, rounds, model, len(deployment.hospitals))
     run = deployment.submit(study)
     with Watched(deployment) as watched:
-        until(lambda: len(deployment.ledger(run)) >= rounds, 60 + 60 * rounds, f"{rounds} rounds")
+        patience = 60 + rounds * (60 + 15 * len(deployment.hospitals))  # each site starts a process a message
+        until(lambda: len(deployment.ledger(run)) >= rounds, patience, f"{rounds} rounds")
     deployment.run("stop-run", run)
     time.sleep(5)
     return run, watched.peak

@@ -10,7 +10,8 @@
   y_max, z_min, z_max`` in voxels of the first phase as stored, the maximum not included, and for a phase
   whose box differs ``arterial.x_min`` and so on; with neither, the whole image is the lesion and its middle
   is cropped;
-- ``lesion_phase``, optional: the phase on which the mask or the box was drawn, where it is not the first.
+- ``lesion_phase``, optional: the phase on which the mask or the box was drawn, where it is not the first;
+- ``fitted``, optional: 1 where the images are crops without any spacing, each stretched over the whole crop.
 
 The files' spacing and orientation are trusted.
 """
@@ -31,7 +32,7 @@ from phcc_model.errors import CaseError, DatasetError
 TABLE = "cases.csv"
 _CORNERS = ("z_min", "y_min", "x_min", "z_max", "y_max", "x_max")
 _NOT_PHASES = frozenset(
-    {"case", "patient", "centre", "scanner", "mask", "lesion_phase", AFP_COLUMN, *_CORNERS}
+    {"case", "patient", "centre", "scanner", "mask", "lesion_phase", "fitted", AFP_COLUMN, *_CORNERS}
 )
 
 
@@ -127,7 +128,8 @@ def _images(
         column = columns[phase]
         here = phase == (drawn_on or there[0])
         box = _box(row, f"{column}.") or (_box(row, "") if here else None)
-        images[phase] = PhaseImage(phase, inside(folder, row[column]), box=box)
+        fitted = parse_label(row.get("fitted", "")) == 1
+        images[phase] = PhaseImage(phase, inside(folder, row[column]), box=box, fitted=fitted)
     return images
 
 

@@ -24,6 +24,10 @@ LONGEST = 64
 """Of a longer value the last characters are looked for."""
 
 
+_IN_TEXTS = "\t\n\f\r\x1b"
+"""Control characters that DICOM lets stand in a text."""
+
+
 class Kind(StrEnum):
     """What a value is, and so what must stand around it for a hit to be one."""
 
@@ -63,7 +67,8 @@ class Identity:
         sought: sorted, each spelling once.
         values: how many values were given.
         too_short: attribute -> how many values have nothing of three characters or more.
-        left_out: attribute -> how many values identify nobody (times of day, ``UNKNOWN``, empty).
+        left_out: attribute -> how many values identify nobody (times of day, ``UNKNOWN``, empty, bytes that a
+            damaged header holds in a text's place).
     """
 
     sought: tuple[Sought, ...]
@@ -112,6 +117,8 @@ def spellings(attribute: str, value: str) -> list[tuple[str, Kind]]:
         value: as it was read.
     """
     text = unicodedata.normalize("NFC", value.replace("\0", " ")).strip()
+    if any(ord(letter) < 32 and letter not in _IN_TEXTS for letter in text):
+        return []  # what a damaged header holds in a name's place is no name
     vr = vr_of(attribute)
     named = vr == "PN" or (not vr and _NAMES.search(attribute) is not None)
     if vr == "TM" or text.casefold() in (_NOBODY if named else _NOTHING):

@@ -20,7 +20,7 @@ from phcc_client.ingest.check_files import (
 from phcc_client.ingest.check_page import render_page
 from phcc_client.ingest.check_result import Check, Problem, collect_remarks, usable
 from phcc_client.ingest.contact_sheet import sheets
-from phcc_client.ingest.duplicates import duplicate_findings
+from phcc_client.ingest.duplicates import duplicate_findings, stopped
 from phcc_client.ingest.funnel import Funnel, make_funnel
 from phcc_client.ingest.site_folder import TABLE, SiteFolder
 from phcc_model.storage import write_atomically
@@ -58,8 +58,9 @@ def check_site(
     label = SiteFolder(site).settings().label
     records, problems = read_records(site)
     files, strangers = check_files(site, records, progress, jobs)
-    rows, mismatches = check_table(site, records, label)
-    records = list(with_findings(records, files, rows, duplicate_findings(records, parts)))
+    twice = duplicate_findings(records, parts)
+    rows, mismatches = check_table(site, records, label, left_out=stopped(twice))
+    records = list(with_findings(records, files, rows, twice))
     funnel = make_funnel(records, used)
     fit = usable(records, funnel)
     problems += [*strangers, *mismatches, *_still_in_use(site, funnel)]

@@ -151,8 +151,7 @@ def measure_change(
 
 def _averaged(array_dhw: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.float32], Grid]:
     """An image averaged over blocks of whole voxels; what is over at its end is left out."""
-    block = np.maximum(1, np.round(_BLOCK_MM / grid.spacing_mm_dhw)).astype(int)
-    block = np.minimum(block, array_dhw.shape)
+    block = np.clip(np.round(_BLOCK_MM / grid.spacing_mm_dhw), 1, array_dhw.shape).astype(int)
     d, h, w = (int(n) for n in np.array(array_dhw.shape) // block)
     whole = array_dhw[: d * block[0], : h * block[1], : w * block[2]]
     parts = whole.reshape(d, block[0], h, block[1], w, block[2])

@@ -164,6 +164,11 @@ def duplicate_findings(
     return {name: tuple(findings) for name, findings in sorted(found.items())}
 
 
+def stopped(findings: Mapping[str, Sequence[Finding]]) -> frozenset[str]:
+    """Who does not go on because of findings, of any kind, by patient: they are not listed for training."""
+    return frozenset(name for name, own in findings.items() if any(one.stops is not None for one in own))
+
+
 def _identical(name: str, other: str, pair: Duplicate, apart: str) -> Finding:
     goes = name == pair.second or any(word.startswith("label") for word in pair.apart)
     return Finding(

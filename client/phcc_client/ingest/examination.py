@@ -150,6 +150,7 @@ class Examination:
         unreadable: (file, why) of what could not be read at all.
         identity: attribute name -> values that identify this patient, their study, people and places, as read:
             what the audit looks for in all that was written.
+        paths: every file that belongs to it, relative to the source.
     """
 
     patient: str
@@ -157,3 +158,4 @@ class Examination:
     drawings: tuple[Drawing, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     identity: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()

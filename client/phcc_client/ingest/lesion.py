@@ -85,17 +85,38 @@ def _on_grid(mask: Image, grid: Grid) -> NDArray[np.uint8]:
     own = mask.grid
     if own.same_as(grid):
         return drawn
-    to_own = np.linalg.solve(own.matrix, grid.matrix)
-    offset = own.to_index(grid.origin_mm)
-    moved: NDArray[np.uint8] = affine_transform(
-        drawn, to_own, offset=offset, output_shape=grid.shape_dhw, order=0, mode="constant", cval=0
-    )
+    moved = on_grid(drawn, own, grid)
     if not moved.any():
         raise CaseError(
             "the lesion's mask lies outside the image",
             remedy="Check that mask and image are of one examination and one space",
         )
-    return np.asarray(moved, dtype=np.uint8)
+    return moved
+
+
+def on_grid(mask_dhw: NDArray[np.uint8], own: Grid, grid: Grid) -> NDArray[np.uint8]:
+    """A mask on another grid, nearest voxel."""
+    sampled = affine_transform(
+        mask_dhw,
+        np.linalg.solve(own.matrix, grid.matrix),
+        offset=own.to_index(grid.origin_mm),
+        output_shape=grid.shape_dhw,
+        order=0,
+        mode="constant",
+        cval=0,
+    )
+    return np.asarray(sampled, dtype=np.uint8)
+
+
+def region(mask_dhw: NDArray[np.uint8], margin_dhw: NDArray[np.int_]) -> tuple[slice, slice, slice]:
+    """The part of an array around a mask that is not empty, so many voxels wider on every side."""
+    sides = []
+    for axis, size in enumerate(mask_dhw.shape):
+        others = tuple(a for a in range(3) if a != axis)
+        hit = np.flatnonzero(mask_dhw.any(axis=others))
+        low, high = int(hit[0]) - int(margin_dhw[axis]), int(hit[-1]) + 1 + int(margin_dhw[axis])
+        sides.append(slice(max(low, 0), min(high, size)))
+    return sides[0], sides[1], sides[2]
 
 
 def _filled(box: Box, grid: Grid) -> NDArray[np.uint8]:

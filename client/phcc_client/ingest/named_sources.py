@@ -11,6 +11,7 @@ from phcc_client.imaging.lld_crops import read_lld_crops
 from phcc_client.imaging.lld_mmri import read_lld_raw
 from phcc_client.imaging.nifti_csv import TABLE, read_nifti_csv
 from phcc_client.ingest.candidate import Candidate
+from phcc_client.ingest.deidentify import scrub
 from phcc_client.ingest.examination import Drawing
 from phcc_client.ingest.nifti_image import NiftiImage
 from phcc_client.ingest.record import Finding, Stage
@@ -61,12 +62,15 @@ def _candidate(
     patient: str, cases: Sequence[RawCase], rejections: Sequence[Rejection], reading: Reading
 ) -> Candidate:
     names = {patient, *(raw.case for raw in cases), *(r.case for r in rejections)}
-    remarks = [Finding(code="remark", text=r.text) for r in reading.remarks if r.case in names]
+    identity = {"patient": frozenset(names)}
+    remarks = [
+        Finding(code="remark", text=scrub(r.text, identity)) for r in reading.remarks if r.case in names
+    ]
     # A lesion that cannot be used is a loss only where no other of the patient can.
     findings = [
         Finding(
             code="rejected-by-reader",
-            text=_without_paths(r.reason),
+            text=scrub(_without_paths(r.reason), identity),
             remedy=r.remedy,
             stops=None if cases else Stage.READABLE,
         )
@@ -82,20 +86,35 @@ def _candidate(
                 stops=Stage.LABEL,
             )
         )
-    named = {p: image for raw in reversed(cases) for p, image in raw.images.items() if image.path is not None}
+    shared = [raw for raw in cases if _same_images(raw, cases[0])]
+    if len(shared) < len(cases):
+        findings.append(
+            Finding(
+                code="images-of-their-own",
+                text=f"{len(cases) - len(shared)} lesions with images of their own were left out",
+                remedy="Give them as patients of their own, or train on the source as it is",
+            )
+        )
+    named = {phase: image for raw in reversed(shared) for phase, image in raw.images.items()}
     return Candidate(
         patient=patient,
         named={p: NiftiImage(i.path, i.spacing_mm_dhw) for p, i in named.items() if i.path is not None},
-        drawings=tuple(d for number, raw in enumerate(cases, start=1) for d in _drawings(number, raw)),
+        drawings=tuple(d for number, raw in enumerate(shared, start=1) for d in _drawings(number, raw)),
         label=labels.pop() if len(labels) == 1 else UNKNOWN_LABEL,
         afp=next((raw.afp for raw in cases if not math.isnan(raw.afp)), math.nan),
         centre=next((raw.centre for raw in cases if raw.centre), None),
         split=next((raw.given_split for raw in cases if raw.given_split), None),
         findings=(*findings, *remarks),
-        identity={"patient": frozenset(names)},
+        identity=identity,
         files=tuple(sorted(_files(cases))),
         fitted=any(image.fitted for image in named.values()),
     )
+
+
+def _same_images(raw: RawCase, first: RawCase) -> bool:
+    """Two lesions of one patient lie in the same images, so far as both have them."""
+    both = set(raw.images) & set(first.images)
+    return bool(both) and all(raw.images[phase].path == first.images[phase].path for phase in both)
 
 
 def _drawings(number: int, raw: RawCase) -> Iterator[Drawing]:

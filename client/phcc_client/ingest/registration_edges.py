@@ -172,6 +172,13 @@ class EdgeMatch:
         slope = np.concatenate([(weight * by_turn).sum(axis=0), (weight * by_shift).sum(axis=0)])
         return float((meet**2).mean()), slope
 
+    def score_and_pull(self, shifts_mm: Array) -> tuple[float, Array]:
+        """The score when every place has a shift of its own (n, 3), and its derivative by these shifts."""
+        values, slopes = self.moving.with_slopes(self.away_mm + self.centre_mm + shifts_mm)
+        meet = (self.fixed * values).sum(axis=1)
+        pull = np.einsum("nc,ncx->nx", self.fixed, slopes) * (2 * meet[:, None] / len(meet))
+        return float((meet**2).mean()), pull
+
 
 def match(
     fixed: tuple[NDArray[np.float32], Grid],

@@ -56,7 +56,7 @@ class SiteFolder:
                 raise DatasetError(
                     "is a link or a file, not a folder", where=str(place), remedy="Choose another folder"
                 )
-        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / ABOUT).exists():
+        if self._holds_something() and not (self.folder / ABOUT).exists():
             raise DatasetError(
                 "holds something else than an ingested site",
                 where=str(self.folder),
@@ -69,6 +69,13 @@ class SiteFolder:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(self.folder, error) from error
+
+    def _holds_something(self) -> bool:
+        """Whether anything but our own empty folders is there (a run that was stopped early leaves those)."""
+        if not self.folder.exists():
+            return False
+        ours = {self.folder / name for name in (RECORDS, IMAGES, CONTACT)}
+        return any(entry not in ours or any(entry.iterdir()) for entry in self.folder.iterdir())
 
     def write_about(self, settings: IngestSettings) -> None:
         """Say what made the folder.
@@ -195,7 +202,8 @@ class SiteFolder:
             StorageError: it cannot be written.
         """
         phases = [p for p in PHASES if any(f.phase == p for r in records for f in r.phases)]
-        columns = ["case", "patient", "centre", label, AFP_COLUMN, "lesion_phase", "mask", *phases]
+        fitted = ["fitted"] if any(record.fitted for record in records) else []
+        columns = ["case", "patient", "centre", label, AFP_COLUMN, "lesion_phase", "mask", *fitted, *phases]
         text = io.StringIO(newline="")
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
@@ -212,7 +220,8 @@ class SiteFolder:
                         label: "" if record.label < 0 else record.label,
                         AFP_COLUMN: "" if record.afp_ng_ml is None else f"{record.afp_ng_ml:g}",
                         "lesion_phase": lesion.drawn_on,
-                        "mask": lesion.mask,
+                        "mask": "" if record.fitted else lesion.mask,  # all of a crop is lesion
+                        **({"fitted": int(record.fitted)} if fitted else {}),
                         **files,
                     }
                 )

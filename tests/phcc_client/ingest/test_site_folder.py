@@ -125,6 +125,15 @@ def test_source_and_site_within_one_another(tmp_path: Path) -> None:
             SiteFolder(tmp_path / site).prepare(tmp_path / source)
 
 
+def test_empty_folders_of_a_run_that_was_stopped_early_are_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    for _ in range(2):
+        SiteFolder(tmp_path / "site").prepare(tmp_path / "source")
+    (tmp_path / "site" / "images" / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(DatasetError, match="something else"):
+        SiteFolder(tmp_path / "site").prepare(tmp_path / "source")
+
+
 def test_a_folder_with_something_else_in_it_and_links_are_refused(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     other = tmp_path / "thesis"
