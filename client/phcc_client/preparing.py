@@ -69,6 +69,7 @@ def prepare_site(
     jobs = home.settings.threads or os.cpu_count() or 1
     cache = home.site / "cache"
     preparation = prepare_all(reading, study.data, cache, jobs=jobs, progress=progress)
+    tell_of_damage(preparation)
     name = home.settings.hospital
     if deals(study, whole):
         assignment = {entry.patient: name for entry in preparation.entries}
@@ -115,6 +116,13 @@ def _split_of_whole(
     found = find_prepared(home.site, whole, name) if is_prepared(home.site, whole, name) else None
     site = found or prepare_site(home, whole, progress, again=again)
     return {case.patient: case.split for case in site.record.cases}
+
+
+def tell_of_damage(preparation: Preparation) -> None:
+    """Say which crops lay damaged in the cache and were made again: a disk that does so will do it again."""
+    if preparation.damaged:
+        shown = ", ".join(preparation.damaged[:5])
+        log.warning("%d prepared crops were damaged and made again: %s", len(preparation.damaged), shown)
 
 
 def data_path(home: Home) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from phcc_client.imaging.case import Reading, Rejection
 from phcc_client.imaging.dataset import Preparation, prepare_all
 from phcc_client.imaging.readers import read_cases
-from phcc_client.preparing import split_entries, write_prepared
+from phcc_client.preparing import split_entries, tell_of_damage, write_prepared
 from phcc_client.site import Split
 from phcc_client.splits import Splits, patient_labels, read_splits, write_splits
 from phcc_model.config import DataSettings, StudyConfig
@@ -108,13 +108,15 @@ class Preparer:
         return folder
 
     def _prepared(self, settings: DataSettings, reading: Reading) -> Preparation:
-        return prepare_all(
+        preparation = prepare_all(
             reading,
             settings,
             self.out / "cache",
             jobs=self.jobs,
             progress=lambda done, total: self.progress("preparing cases", done, total),
         )
+        tell_of_damage(preparation)
+        return preparation
 
     def _split(self, study: StudyConfig, preparation: Preparation) -> tuple[Splits, dict[str, int]]:
         rows = [PatientRow(e.patient, e.centre, e.scanner, e.label) for e in preparation.entries]

@@ -14,9 +14,10 @@ from exports import study_of, write_data
 from phcc_client.home import ClientSettings, Home
 from phcc_client.imaging.cache import preparation_digest
 from phcc_client.imaging.case import PREPROCESS_VERSION
+from phcc_client.imaging.dataset import Preparation
 from phcc_client.policy import arms_of
 from phcc_client.preparations import is_prepared, open_prepared, preparation_folder
-from phcc_client.preparing import prepare_site
+from phcc_client.preparing import prepare_site, tell_of_damage
 from phcc_client.site import SITE_FILE, Site
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, DatasetError, SplitError
@@ -318,3 +319,11 @@ def alter(data: Path, change: Callable[[dict[str, str]], dict[str, str] | None])
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def test_damaged_crops_are_said_once_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    tell_of_damage(Preparation((), (), 0))
+    assert not caplog.records
+    tell_of_damage(Preparation((), (), 0, ("case-1", "case-2")))
+    (record,) = caplog.records
+    assert "2 prepared crops were damaged and made again: case-1, case-2" in record.getMessage()

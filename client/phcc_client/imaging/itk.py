@@ -13,6 +13,8 @@ import SimpleITK
 from numpy.typing import NDArray
 
 _ITK: Any = SimpleITK
+# What ITK has to say of a header's form goes past every log; what matters is checked and said by us.
+_ITK.ProcessObject.SetGlobalWarningDisplay(False)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _log_to_liver(
     The signal is kept within exp(±clip) of the liver before the logarithm: air and noise near zero would
     otherwise give ratios without meaning, and negative voxels none at all.
     """
-    median = float(np.median(volume_dhw[liver_dhw]))
+    median = float(np.median(volume_dhw[liver_dhw])) if liver_dhw.any() else math.nan
     if not median > 0.0:
         raise CaseError(
             f"phase {phase} has no positive signal around the lesion (median {median:g}) to divide by",

@@ -73,7 +73,7 @@ class _Source:
             assert self.image.array_dhw is not None
             region = self.image.array_dhw[part].astype(np.float32)
         else:
-            region = self.header.scaled(read_voxels(self.header)[part])
+            region = self.header.scaled(read_voxels(self.header, part))
         check_voxels(region, self.image.where)
         return region
 

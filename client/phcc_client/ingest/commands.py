@@ -119,12 +119,14 @@ def ingest(
         write_atomically(private / AUDIT, json.dumps(report.for_paper(), indent=1) + "\n")
         if report.clean:
             work.finish()
-    for line in report.lines():
+    for line in report.lines()[: 1 if report.clean else None]:
         console.print(plain(line))
     must_be_clean(report)
     _tell(outcome)
     tell(checked, console, into / PAGE_FILE)
     _what_next(outcome, work)
+    if not any(record.phases for record in outcome.records):
+        console.print("nobody can be trained on yet: what stands above is to be done first")
     return any(record.phases for record in outcome.records)
 
 

@@ -152,8 +152,7 @@ class _Plane:
         size_mm = 0.0
         box = None if mask_dhw is None else bounding_box(mask_dhw != 0)
         if mask_dhw is not None and box is not None:
-            area = np.count_nonzero(mask_dhw, axis=(1, 2))
-            middle = np.array([float(area.argmax()), *box.centre_dhw[1:]])
+            middle = np.array([float(_largest_slice(mask_dhw)), *box.centre_dhw[1:]])
             size_mm = float((box.size_dhw * grid.spacing_mm_dhw)[1:].max())
         columns = grid.matrix / grid.spacing_mm_dhw
         right = columns[:, 2]
@@ -189,12 +188,19 @@ class _Plane:
         if mask_dhw is None or box is None:
             return ["no lesion drawn"]
         _, height, width = box.size_dhw * grid.spacing_mm_dhw
-        number = int(np.count_nonzero(mask_dhw, axis=(1, 2)).argmax()) + 1
+        number = _largest_slice(mask_dhw) + 1
         volume = np.count_nonzero(mask_dhw) * abs(np.linalg.det(grid.matrix)) / 1000.0
         return [
             f"{height:.0f} x {width:.0f} mm, {volume:.1f} ml",
             f"slice {number} of {grid.shape_dhw[0]}",
         ]
+
+
+def _largest_slice(mask_dhw: NDArray[np.generic]) -> int:
+    """The slice with most of the lesion; of several (a box has as much in each) the middle one."""
+    area = np.count_nonzero(mask_dhw, axis=(1, 2))
+    most = np.flatnonzero(area == area.max())
+    return int(most[len(most) // 2])
 
 
 def _windows(tiles: Mapping[Phase, NDArray[np.float32]]) -> dict[str, tuple[float, float]]:
@@ -244,7 +250,7 @@ def _scale(canvas: Canvas, left: int, top: int, step_mm: float) -> None:
     length = max(1, min(round(_SCALE_MM / step_mm), TILE - 16))
     canvas.fill(left + TILE - 8 - length, top, length, 2, ABOVE)
     canvas.fill(left + TILE - 8 - length, top + 2, length, 1, BELOW)
-    canvas.text(left + TILE - 8 - length, top - 14, f"{_SCALE_MM:.0f} mm", PALE, small=True)
+    canvas.text(left + TILE - 8, top - 14, f"{_SCALE_MM:.0f} mm", PALE, small=True, to_right=True)
     canvas.text(left + 4, CAPTION + 4, "R", PALE, small=True)
 
 
