@@ -32,7 +32,7 @@ MOST_DEGREES = 15.0
 LEAST_OVERLAP = 0.5
 _WORSE_MM = 1.0
 """By so much the measured shift may grow before a motion is refused: the measurement's own error."""
-_NOTHING_MM = 0.25
+_NOTHING_MM = 0.3
 """A smaller motion at the corners of the lesion's box is no more than the search can tell: nothing is moved."""
 
 
@@ -81,7 +81,7 @@ def register(
     """
     centre = np.asarray(lesion_centre_mm_zyx, dtype=np.float64)
     half = _half_mm(fixed[1], centre, lesion_mask_dhw, lesion_radius_mm)
-    reach = float(half.max())
+    reach = float(half.max()) + AROUND_MM
     before = residual_shift_mm(fixed, moving, centre, reach)
     as_it_is = Registered(moving[0].astype(np.float32, copy=False), moving[1], "off", 0.0, before)
     if method == "off":
@@ -146,6 +146,6 @@ def _bent(fixed: Located, rigid: Registered, centre: Array, half: Array, motion:
         return Registered(
             rigid.array_dhw, rigid.grid, "rigid", rigid.shift_mm, rigid.residual_mm, f"not bent: {bent}"
         )
-    residual = residual_shift_mm(fixed, (bent.array_dhw, bent.grid), centre, float(half.max()))
+    residual = residual_shift_mm(fixed, (bent.array_dhw, bent.grid), centre, float(half.max()) + AROUND_MM)
     shift = float(np.linalg.norm(motion.shift_mm + motion.rotation @ bent.shift_mm))
     return Registered(bent.array_dhw, bent.grid, "deformable", shift, residual)

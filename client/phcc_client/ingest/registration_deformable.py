@@ -24,7 +24,7 @@ REGION_MM = 80.0
 _MATCHED_MM = 35.0
 """How much around the lesion is compared."""
 _KNOT_MM = 24.0
-_STIFFNESS = 0.02
+_STIFFNESS = 0.001
 """Cost of two neighbouring knots that differ by a millimetre, where the edges' score counts a thousandfold."""
 _LEVELS = ((2.0, 3.5), (1.0, 2.5))
 """(scale of the edges, distance between places) in mm, coarse to fine."""

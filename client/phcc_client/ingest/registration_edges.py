@@ -21,7 +21,9 @@ Field = NDArray[np.float32]
 
 EDGE_FLOOR = 1.5
 """Gradients shorter than so many medians count as noise and weigh little."""
-_ENOUGH_VOXELS, _FEWEST_PLACES = 3, 200
+_ENOUGH_VOXELS, _ENOUGH_PLACES, _FEWEST_PLACES = 3, 1500, 200
+MOST_PLACES = 20_000
+"""Twice as many make the search half as fast, and hardly more exact."""
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,24 @@ class EdgeField:
             None where the image is too thin there to have gradients, or has none.
         """
         part = box_of_voxels(grid, centre_mm, half_mm + 3 * scale_mm)
-        region = array_dhw[part]
+        region, block = _averaged(array_dhw[part], grid.spacing_mm_dhw, scale_mm)
         if min(region.shape) < _ENOUGH_VOXELS:
             return None
-        spacing = grid.spacing_mm_dhw
-        smooth = gaussian_filter(
-            region.astype(np.float32, copy=False), scale_mm / spacing, mode="nearest", truncate=3.0
-        )
+        matrix = grid.matrix * block
+        spacing = grid.spacing_mm_dhw * block
+        # Averaging over a block has smoothed by its own width already.
+        width = np.sqrt(scale_mm**2 - (spacing**2 - grid.spacing_mm_dhw**2) / 12)
+        smooth = gaussian_filter(region, width / spacing, mode="nearest", truncate=3.0)
         along = np.stack(np.gradient(smooth, *(float(s) for s in spacing)), axis=-1)
-        gradient = along @ (grid.matrix / spacing).T.astype(np.float32)
+        gradient = along @ (matrix / spacing).T.astype(np.float32)
         squared = (gradient**2).sum(axis=-1)
         # Where most of the region is empty, its median would call every edge strong.
         level = float(np.median(squared[squared > 0])) if (squared > 0).any() else 0.0
         if not level > 0:
             return None
         field = gradient / np.sqrt(squared + np.float32(EDGE_FLOOR**2 * level))[..., None]
-        start = np.array([s.start for s in part], dtype=np.float64)
-        return cls(np.ascontiguousarray(field, dtype=np.float32), grid.matrix, grid.to_mm(start))
+        start = np.array([s.start for s in part]) + (block - 1) / 2
+        return cls(np.ascontiguousarray(field, dtype=np.float32), matrix, grid.to_mm(start))
 
     def at(self, places_mm: Array) -> Array:
         """The field between voxels, trilinearly; beyond its border the border goes on.
@@ -109,8 +112,8 @@ class EdgeField:
         flat = self.field_dhwc.reshape(-1, 3)
         _, h, w = self.field_dhwc.shape[:3]
         first = (base[:, 0] * h + base[:, 1]) * w + base[:, 2]
-        values = np.zeros_like(places_mm)
-        by_index = np.zeros((*places_mm.shape, 3 if slopes else 0))
+        values = np.zeros((len(index), 3))
+        by_index = np.zeros((len(index), 3, 3 if slopes else 0))
         for corner in range(8):
             bits = np.array([corner >> 2 & 1, corner >> 1 & 1, corner & 1])
             weights = np.where(bits, part, 1.0 - part)
@@ -121,6 +124,18 @@ class EdgeField:
             for axis, others in enumerate((e * f, d * f, d * e) if slopes else ()):
                 by_index[:, :, axis] += at_corner * (others * signs[:, axis])[:, None]
         return values, by_index
+
+
+def _averaged(
+    region_dhw: NDArray[np.float32], spacing_mm: Array, scale_mm: float
+) -> tuple[NDArray[np.float32], NDArray[np.int_]]:
+    """The means of blocks that are small against the scale, and the blocks' voxels along each axis."""
+    block = np.maximum((0.8 * scale_mm / spacing_mm).astype(int), 1)
+    block = np.where(np.array(region_dhw.shape) >= _ENOUGH_VOXELS * block, block, 1)
+    d, h, w = (n // k for n, k in zip(region_dhw.shape, block, strict=True))
+    a, b, c = block
+    whole = region_dhw[: d * a, : h * b, : w * c].astype(np.float32, copy=False)
+    return whole.reshape(d, a, h, b, w, c).mean(axis=(1, 3, 5), dtype=np.float32), block
 
 
 def box_of_voxels(grid: Grid, centre_mm: Array, half_mm: Array) -> tuple[slice, slice, slice]:
@@ -201,7 +216,7 @@ def match(
         centre_mm: of the region, and of rotations.
         half_mm: (3,), from the region's middle to its faces, along the patient's axes.
         scale_mm: of the edges.
-        step_mm: of the lattice.
+        step_mm: of the lattice; more where that would make too many places, less where too few.
         far_mm: how far beyond the region the moving image may be looked up.
 
     Returns:
@@ -211,6 +226,10 @@ def match(
     others = EdgeField.of(*moving, centre_mm, half_mm + far_mm, scale_mm)
     if edges is None or others is None:
         return None
+    seen_mm3 = abs(float(np.linalg.det(edges.matrix))) * float(np.prod(edges.field_dhwc.shape[:3]))
+    volume_mm3 = min(seen_mm3, float(np.prod(2 * half_mm)))
+    finest, coarsest = ((volume_mm3 / places) ** (1 / 3) for places in (MOST_PLACES, _ENOUGH_PLACES))
+    step_mm = min(max(step_mm, finest), coarsest)
     lines = [np.arange(-int(half / step_mm), int(half / step_mm) + 1) * step_mm for half in half_mm]
     lattice = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 3)
     away = lattice + np.random.default_rng(0).uniform(-0.5, 0.5, lattice.shape) * step_mm

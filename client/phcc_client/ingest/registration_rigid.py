@@ -14,12 +14,13 @@ from phcc_client.ingest.registration_edges import Array, EdgeMatch, match
 
 _ARM_MM = 25.0
 """A rotation's unit in the search: what moves places so far from the centre by a millimetre."""
-_LEVELS = ((4.0, 6.0), (2.0, 3.5), (1.0, 2.5))
+_LEVELS = ((4.0, 8.0), (1.5, 2.0))
 """(scale of the edges, distance between places) in mm, coarse to fine."""
 _BREATHS_MM = tuple((z, y, x) for z in range(-24, 25, 6) for y in (-8, 0, 8) for x in (-6, 0, 6))
 """Where the search may begin: breathing moves the liver along the body's axis most (z), then to the front."""
 _STARTS = 3
-FAR_MM = 45.0
+_FAR_MM, _NEAR_MM = 45.0, 8.0
+"""How far the motion may lead at the coarsest level, and how much farther at the finer ones."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def find_motion(
     motions = [Motion.none(centre)]
     level: EdgeMatch | None = None
     for number, (scale, step) in enumerate(_LEVELS):
-        level = match(fixed, moving, centre, half_mm, scale_mm=scale, step_mm=step, far_mm=FAR_MM)
+        far = _FAR_MM if number == 0 else motions[0].furthest_mm(half_mm) + _NEAR_MM
+        level = match(fixed, moving, centre, half_mm, scale_mm=scale, step_mm=step, far_mm=far)
         if level is None:
             return None
         if number == 0:
