@@ -21,6 +21,7 @@ class OperatingPoint:
         specificity: of the negative cases, called negative.
         ppv: of the cases called positive, positive.
         npv: of the cases called negative, negative.
+        f1: 2 TP / (2 TP + FP + FN), see `f1_score`.
     """
 
     true_positives: int
@@ -31,6 +32,7 @@ class OperatingPoint:
     specificity: Proportion
     ppv: Proportion
     npv: Proportion
+    f1: Proportion
 
 
 def operating_point(
@@ -63,4 +65,19 @@ def operating_point(
         specificity=exact_proportion(tn, tn + fp, confidence=confidence, of="negative cases"),
         ppv=exact_proportion(tp, tp + fp, confidence=confidence, of="cases called positive"),
         npv=exact_proportion(tn, tn + fn, confidence=confidence, of="cases called negative"),
+        f1=f1_score(tp, fp, fn, confidence=confidence),
     )
+
+
+def f1_score(tp: int, fp: int, fn: int, *, confidence: float = 0.95) -> Proportion:
+    """The harmonic mean of sensitivity and PPV, with its interval.
+
+    ``F1 = 2 J / (1 + J)`` with ``J = TP / (TP + FP + FN)``: a rising function of a share of the cases that are
+    positive or called positive, so that the exact interval of that share, given their number, becomes one of
+    F1.
+    """
+    share = exact_proportion(tp, tp + fp + fn, confidence=confidence, of="cases positive or called positive")
+    if share.value is None or share.low is None or share.high is None:
+        return share
+    value, low, high = (2.0 * j / (1.0 + j) for j in (share.value, share.low, share.high))
+    return Proportion(value, low, high, share.successes, share.trials)
