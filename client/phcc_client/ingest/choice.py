@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from phcc_client.ingest.candidate import Candidate
@@ -89,11 +89,23 @@ def _right_body(candidate: Candidate) -> tuple[list[Series], list[Series], list[
     right: list[Series] = []
     wrong: list[Series] = []
     findings: list[Finding] = []
-    for series in candidate.series:
+    for series in map(_not_drawn_upon, candidate.series):
         found = check_body(series.facts)
         findings += found
         (wrong if any(f.stops is not None for f in found) else right).append(series)
     return right, wrong, list(dict.fromkeys(findings))
+
+
+def _not_drawn_upon(series: Series) -> Series:
+    """A series into whose pixels a name may be drawn counts as one that cannot be used."""
+    if not series.facts.burned_in or series.image is None:
+        return series
+    return replace(
+        series,
+        image=None,
+        defect=f"a name may be drawn into its pixels: {series.facts.burned_in}",
+        remedy="Export the measured images, not pictures of them",
+    )
 
 
 def _named(candidate: Candidate, required: Sequence[Phase]) -> Choice:
@@ -203,7 +215,7 @@ def _of_study(
         records.append(_record(number, one, as_what, seconds, candidate))
     findings = [*_missing(order, required), *_unsure(series, taken, candidate)]
     findings += [
-        Finding(code="series-remark", text=scrub(f"{phase}: {remark}", candidate.identity))
+        Finding(code="series-remark", text=f"{phase}: {remark}")
         for phase in order
         for one in series
         if one.image is images[phase]
@@ -220,7 +232,7 @@ def _unsure(series: Sequence[Series], taken: Sequence[Taken], candidate: Candida
             found.append(
                 Finding(
                     code="series-unsure",
-                    text=f"series {number} ({name}) was not used: {scrub(as_what.rule, candidate.identity)}",
+                    text=f"series {number} ({name}) was not used: {as_what.rule}",
                     remedy="Say what it is in phases.yaml (a draft lies in the site's private folder)",
                 )
             )
@@ -232,15 +244,13 @@ def _record(
 ) -> SeriesRecord:
     image, facts = one.image, one.facts
     spacing = None if image is None else tuple(round(float(s), 4) for s in image.grid.spacing_mm_dhw)
-    parts = (facts.description, one.defect, as_what.why_not, *one.remarks)
-    note = "; ".join(part for part in parts if part)
     return SeriesRecord(
         number=number,
         taken_for=as_what.taken_for,
-        rule=scrub(as_what.rule, candidate.identity),
+        rule=as_what.rule,
         certainty=as_what.certainty,
         used=as_what.used,
-        note=scrub(note, candidate.identity),
+        note=_note(one, candidate, one.defect, as_what.why_not, *one.remarks),
         shape_dhw=None if image is None else image.grid.shape_dhw,
         spacing_mm_dhw=spacing,
         seconds_after_first=seconds,
@@ -248,6 +258,12 @@ def _record(
         manufacturer=scrub(facts.manufacturer, candidate.identity),
         files=one.files,
     )
+
+
+def _note(one: Series, candidate: Candidate, *parts: str) -> str:
+    """What a person typed, scrubbed; and sentences of the program's own, which quote nothing of a header."""
+    described = scrub(one.facts.description, candidate.identity)
+    return "; ".join(part for part in (described, *parts) if part)
 
 
 def _elsewhere(series: Sequence[Series], candidate: Candidate, first: int) -> tuple[SeriesRecord, ...]:
@@ -259,7 +275,7 @@ def _elsewhere(series: Sequence[Series], candidate: Candidate, first: int) -> tu
             rule="cannot be used" if one.defect else "not MR of the liver",
             certainty="sure",
             used=False,
-            note=scrub("; ".join(t for t in (one.facts.description, one.defect) if t), candidate.identity),
+            note=_note(one, candidate, one.defect),
             files=one.files,
         )
         for number, one in enumerate(series, start=first)
@@ -270,6 +286,6 @@ def _broken(one: Series, candidate: Candidate) -> Finding:
     name = scrub(one.facts.description, candidate.identity) or "without a description"
     return Finding(
         code="series-defect",
-        text=scrub(f"a series ({name}) cannot be used: {one.defect}", candidate.identity),
+        text=f"a series ({name}) cannot be used: {one.defect}",
         remedy=one.remedy,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from phcc_client.ingest.dicom_header import BURNED_IN
 from phcc_client.ingest.dicom_values import Values, as_datetime, as_moment, number, text, whole
 from phcc_client.ingest.examination import Series, SeriesFacts
 
@@ -65,7 +66,7 @@ def facts_of(
         trigger_time_ms=_least(frames, "TriggerTime"),
         acquired=acquired,
         clock=named,
-        burned_in=text(first, "BurnedInAnnotation").upper() == "YES",
+        burned_in=text(first, BURNED_IN),
         derived=bool({value.upper() for value in image_type} & _DERIVED),
     )
 

@@ -22,6 +22,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from phcc_client.ingest.deidentify_pixels import burned_in
 from phcc_client.ingest.deidentify_profile import identity_of
 from phcc_client.ingest.dicom_mosaic import mosaic_frames
 from phcc_client.ingest.dicom_values import Values, collect, sequence, shared, stored, text, texts
@@ -70,6 +71,10 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 class HeaderError(ValueError):
     """A file cannot be made sense of; the message says how and quotes nothing."""
+
+
+BURNED_IN = "burned in"
+"""Not an attribute of DICOM's: why a name may be drawn into the pixels, where anything speaks for it."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,8 @@ def _read(path: Path) -> Header:
         deflated = syntax == DeflatedExplicitVRLittleEndian
         kind, length, begins, held = ("PixelData", None, 0, 0) if deflated else _pixel_element(dataset, file)
     common = collect(dataset, _OF_THE_SERIES)
+    if why := burned_in(dataset):
+        common[BURNED_IN] = [why]
     own = collect(dataset, _OF_A_FRAME)
     if "DiffusionBValue" not in own:
         found = next((values for tag in _B_VALUES if (values := texts(dataset, tag))), None)

@@ -18,7 +18,7 @@ from phcc_client.ingest.dicom_header import Header
 from phcc_client.ingest.dicom_values import Values, shared
 from phcc_model.errors import StorageError
 
-_VERSION = 3
+_VERSION = 4
 """Raised whenever more, or something else, is read of a header."""
 _TABLES = """
     CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, digest BLOB UNIQUE, json TEXT);

@@ -40,7 +40,7 @@ class SeriesFacts:
         trigger_time_ms: time within the dynamic series.
         acquired: the best clock that the header has for this time point (the scanner's own, no zone).
         clock: the attribute that `acquired` came from; empty where there is none.
-        burned_in: BurnedInAnnotation says YES.
+        burned_in: why a name may be drawn into the pixels; empty where nothing speaks for it.
         derived: a reformation or a calculation (subtraction, projection, map), not what was measured.
     """
 
@@ -67,7 +67,7 @@ class SeriesFacts:
     trigger_time_ms: float | None = None
     acquired: datetime | None = None
     clock: str = ""
-    burned_in: bool = False
+    burned_in: str = ""
     derived: bool = False
 
 

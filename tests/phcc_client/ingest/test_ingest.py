@@ -67,6 +67,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
     made.patient(5)
     made.patient(16, look=5)
     made.patient(17, rename={NAMES[1]: NAMES[2] + "_b", NAMES[2]: NAMES[1] + "_b"})
+    made.patient(19, tags={"BurnedInAnnotation": "YES"})
     made.row("PAT-0099", proliferative=1)
     made.patient(18, name="0018")
     (made.export / "0018" / "1" / "IM00003").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
@@ -94,6 +95,7 @@ def site(hospital: Hospital, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("PAT-0014", Stage.READABLE, {"wrong-modality"}),
         ("PAT-0015", Stage.READABLE, {"wrong-body-part"}),
         ("PAT-0017", Stage.MR_LIVER, {"no-arterial", "no-portal-venous"}),
+        ("PAT-0019", Stage.FOUND, {"nothing-readable"}),
         ("PAT-0099", Stage.FOUND, {"no-images"}),
         ("0018", Stage.MR_LIVER, {"no-pre-contrast"}),
     ],
@@ -104,6 +106,11 @@ def test_what_becomes_of_each(site: Path, patient: str, reached: Stage, why: set
     assert codes(record) >= why
     assert all(finding.remedy for finding in record.findings if finding.stops is not None)
     assert bool(record.phases) == (reached == Stage.USABLE)
+
+
+def test_pixels_that_may_hold_a_name_are_not_used_and_that_is_said(site: Path) -> None:
+    texts = [finding.text for finding in fates(site)["PAT-0019"].findings]
+    assert any("a name may be drawn into its pixels" in text for text in texts)
 
 
 def test_of_identical_patients_one_is_listed(site: Path) -> None:
