@@ -31,7 +31,8 @@ class EdgeField:
     """Normalised gradients of one image, or of a part of it.
 
     Attributes:
-        field_dhwc: the gradient's components (z, y, x of the patient), in its image's voxels.
+        field_dhwc: the gradient's components (z, y, x of the patient), in its image's voxels; a layer of zeros
+            around them.
         matrix: from an index of the field to millimetres (z, y, x).
         origin_mm: of the field's voxel (0, 0, 0).
     """
@@ -73,11 +74,13 @@ class EdgeField:
         if not level > 0:
             return None
         field = gradient / np.sqrt(squared + np.float32(EDGE_FLOOR**2 * level))[..., None]
-        start = np.array([s.start for s in part]) + (block - 1) / 2
-        return cls(np.ascontiguousarray(field, dtype=np.float32), matrix, grid.to_mm(start))
+        # Beyond the image there is nothing to match: were its border to go on, leaving it could pay.
+        padded = np.pad(field.astype(np.float32, copy=False), ((1, 1), (1, 1), (1, 1), (0, 0)))
+        start = np.array([s.start for s in part]) + (block - 1) / 2 - block
+        return cls(padded, matrix, grid.to_mm(start))
 
     def at(self, places_mm: Array) -> Array:
-        """The field between voxels, trilinearly; beyond its border the border goes on.
+        """The field between voxels, trilinearly; zero beyond its border.
 
         Args:
             places_mm: (n, 3), (z, y, x).
@@ -90,7 +93,7 @@ class EdgeField:
     def within(self, places_mm: Array) -> NDArray[np.bool_]:
         """Which of the places (n, 3) lie within the field, (n,)."""
         index = self._index(places_mm)
-        inside = (index >= -0.5) & (index <= np.array(self.field_dhwc.shape[:3]) - 0.5)
+        inside = (index >= 0.5) & (index <= np.array(self.field_dhwc.shape[:3]) - 1.5)
         return np.asarray(inside.all(axis=1), dtype=np.bool_)
 
     def with_slopes(self, places_mm: Array) -> tuple[Array, Array]:
