@@ -1,0 +1,92 @@
+"""What is unusual is said, and what is usual is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from examples import LESION, SETTINGS, phase_notes, subject
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phcc_client.prediction.result import Caution, PhaseNote
+from phcc_client.prediction.warnings import cautions_of, intervals, not_checked
+
+
+def codes(**changes: Any) -> set[str]:
+    return {caution.code for caution in cautions_of(subject(**changes), SETTINGS)}
+
+
+def test_an_ordinary_examination_has_no_warning() -> None:
+    assert codes() == set()
+    assert not_checked(subject(), ranges=True) == ()
+
+
+@pytest.mark.parametrize(
+    ("phase", "change", "code"),
+    [
+        ("arterial", {"spacing_mm_dhw": (8.0, 1.4, 1.4)}, "spacing-unusual"),
+        ("arterial", {"spacing_mm_dhw": (3.0, 4.0, 1.4)}, "spacing-unusual"),
+        ("delayed", {"field_strength_t": 0.35}, "field-strength-unusual"),
+        ("delayed", {"field_strength_t": 7.0}, "field-strength-unusual"),
+        ("arterial", {"enhancement": -0.2}, "enhancement-unusual"),
+        ("arterial", {"enhancement": 2.5}, "enhancement-unusual"),
+        ("arterial", {"residual_mm": 9.0}, "not-aligned"),
+        ("portal_venous", {"seconds": 400.0}, "timing-unusual"),
+        ("delayed", {"seconds": 90.0}, "timing-unusual"),
+    ],
+)
+def test_what_is_unusual_of_a_phase_is_said(phase: str, change: dict[str, Any], code: str) -> None:
+    found = list(cautions_of(subject(phases=phase_notes(**{phase: change})), SETTINGS))
+    assert {c.code for c in found} == {code}
+    assert all(c.text and c.remedy for c in found)
+    assert phase.replace("_", "-") in found[0].text
+
+
+def test_a_missing_phase_is_said_once() -> None:
+    notes = [PhaseNote(phase=n.phase, used=n.phase == "arterial") for n in phase_notes()]
+    found = list(cautions_of(subject(phases=tuple(notes)), SETTINGS))
+    assert [c.code for c in found] == ["phase-missing"]
+    assert "pre-contrast, portal-venous, delayed" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"extent_mm_dhw": (4.0, 6.0, 7.0)}, "lesion-size-unusual"),
+        ({"extent_mm_dhw": (4.0, 6.0, 260.0)}, "lesion-size-unusual"),
+        ({"inside_crop": 0.6}, "lesion-cut-off"),
+        ({"drawn_on": None}, "no-drawing"),
+    ],
+)
+def test_what_is_unusual_of_the_lesion_is_said(change: dict[str, Any], code: str) -> None:
+    assert codes(lesion=LESION.model_copy(update=change)) == {code}
+
+
+def test_what_was_found_before_comes_first() -> None:
+    known = Caution(code="darker-after-contrast", text="darker")
+    found = list(cautions_of(subject(cautions=(known,), lesion=LESION.model_copy(
+        update={"inside_crop": 0.5})), SETTINGS))  # fmt: skip
+    assert [c.code for c in found] == ["darker-after-contrast", "lesion-cut-off"]
+
+
+def test_what_could_not_be_checked_is_said() -> None:
+    blank = {
+        "spacing_mm_dhw": None,
+        "field_strength_t": None,
+        "seconds": None,
+        "enhancement": None,
+    }
+    notes = tuple(note.model_copy(update=blank) for note in phase_notes())
+    assert len(not_checked(subject(phases=notes), ranges=False)) == 5
+
+
+@given(st.lists(st.none() | st.floats(0, 4000), min_size=4, max_size=4))
+def test_intervals_are_differences_and_keep_the_phases_order(seconds: list[float | None]) -> None:
+    notes = tuple(n.model_copy(update={"seconds": s}) for n, s in zip(phase_notes(), seconds, strict=True))
+    known = {n.phase: n.seconds for n in notes if n.seconds is not None}
+    found = intervals(notes)
+    assert len(found) == len(known) * (len(known) - 1) // 2
+    for (a, b), gap in found.items():
+        assert SETTINGS.phases.index(a) < SETTINGS.phases.index(b)
+        assert gap == known[b] - known[a]
