@@ -24,6 +24,7 @@ LONGEST = 64
 """Of a longer value the last characters are looked for."""
 
 
+_UID_DIGITS = 10
 _IN_TEXTS = "\t\n\f\r\x1b"
 """Control characters that DICOM lets stand in a text."""
 
@@ -129,8 +130,10 @@ def spellings(attribute: str, value: str) -> list[tuple[str, Kind]]:
     if vr in ("DA", "DT"):
         return []
     if vr == "UI" or (re.fullmatch(r"\d+(\.\d+){4,}", text)):
-        # What DICOM itself registers (classes, transfer syntaxes) is the same everywhere.
-        return [] if text.startswith("1.2.840.10008.") else [(text, Kind.UID)]
+        # What DICOM itself registers (classes, transfer syntaxes) is the same everywhere; a few digits, as
+        # careless programs write them, are nobody's.
+        nobody = text.startswith("1.2.840.10008.") or sum(map(str.isdigit, text)) < _UID_DIGITS
+        return [] if nobody else [(text, Kind.UID)]
     if _is_number(text):
         return [(text, Kind.NUMBER)]
     if named:

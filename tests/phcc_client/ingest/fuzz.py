@@ -20,6 +20,7 @@ import shutil
 import struct
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -338,6 +339,7 @@ def main() -> int:
     asked = parser.parse_args()
     failed = 0
     began = time.monotonic()
+    warnings.simplefilter("ignore")  # pydicom's, of what is written here on purpose
     for seed in range(asked.first, asked.first + asked.batches):
         folder = asked.out.resolve() / f"batch-{seed}"
         shutil.rmtree(folder, ignore_errors=True)

@@ -27,7 +27,7 @@ from pydicom import dcmread
 from phcc_client.ingest import audit_files
 from phcc_client.ingest.audit import AuditReport, audit, must_be_clean
 from phcc_client.ingest.audit_text import read_text
-from phcc_client.ingest.audit_values import day_of, fold, name_parts, sought_of
+from phcc_client.ingest.audit_values import day_of, fold, name_parts, sought_of, spellings
 from phcc_client.ingest.audit_vocabulary import NAMES, choices, words
 from phcc_client.ingest.deidentify import identity_of
 from phcc_client.ingest.pseudonyms import SiteKey
@@ -503,3 +503,9 @@ def test_the_vocabulary_is_what_the_program_writes() -> None:
     assert not {"mueller", "schmidt", "anna", "huber", "kim"} & words()
     assert choices()["taken_for"] >= {"other", "arterial"}
     assert {RECORDS, IMAGES, CONTACT, *Path(TABLE).stem.split(), *Path(ABOUT).stem.split()} <= NAMES
+
+
+@pytest.mark.parametrize("value", ["1.2", "1.2.3", "2.5 (\x00\x01US"])
+def test_what_careless_or_damaged_headers_hold_in_a_uid_s_place_is_not_looked_for(value: str) -> None:
+    assert spellings("SeriesInstanceUID", value) == []
+    assert spellings("SeriesInstanceUID", "1.2.840.113619.2.1.1") != []
