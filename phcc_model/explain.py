@@ -1,0 +1,209 @@
+"""Where the score comes from: one heat map per phase, and how much attention each phase got.
+
+Grad-CAM [F: Selvaraju et al., ICCV 2017]: the channels of a stage's map, each weighted by the mean gradient of
+the logit by it, summed; what is negative is left out. Beside it HiResCAM [F: Draelos & Carin, arXiv 2011.08891]
+and LayerCAM [F: Jiang et al., TIP 2021], which weight each cell by its own gradient.
+
+What a map is not: with ``gap+lesion`` pooling the gradient by the last map is larger in the lesion's cells
+whatever the network has learnt, so that HiResCAM and LayerCAM lie there by construction. Grad-CAM's weights are
+means over all cells, the same inside and outside: where its map lies is the network's doing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from phcc_model.classifier import Classifier
+from phcc_model.encoder import Downsample
+from phcc_model.errors import CaseError, ConfigError, TrainingError
+from phcc_model.explain_attention import AttentionBook
+from phcc_model.layers import Strided
+from phcc_model.sparse import spread
+
+Method = Literal["grad-cam", "hires-cam", "layer-cam"]
+Toward = Literal["positive", "negative"]
+
+
+@dataclass(frozen=True)
+class CamResult:
+    """What `grad_cam` found, on the CPU.
+
+    Attributes:
+        maps_bpdhw: float32 on the input's grid, at least zero, at most 1 per case, which is where the case's
+            strongest phase is strongest; zero for missing phases, and throughout where nothing speaks for what
+            was asked. Where the phases are joint there is one map, which stands for every phase that is there.
+        attention_bp: share of each phase, as `AttentionBook` says, sums to 1 over the phases that are there; None
+            where the model has no attention over phases.
+        logit_b: the scores, as `Classifier.forward` gives them.
+    """
+
+    maps_bpdhw: Tensor
+    attention_bp: Tensor | None
+    logit_b: Tensor
+
+
+def grad_cam(
+    model: Classifier,
+    volumes_bpdhw: Tensor,
+    present_bp: Tensor,
+    lesion_bdhw: Tensor | None = None,
+    *,
+    method: Method = "grad-cam",
+    stage: int = -1,
+    toward: Toward = "positive",
+) -> CamResult:
+    """Heat maps of a batch of cases; each depends on its own case alone.
+
+    Args:
+        model: the classifier; it is evaluated without dropout, and left as it was.
+        volumes_bpdhw: normalised volumes, as in `Classifier.forward`.
+        present_bp: bool, True where the phase is there; what stands in missing phases is never read.
+        lesion_bdhw: 1 inside the lesion; None where it is not known: lesion pooling then takes all cells alike.
+        method: how gradients weight the map.
+        stage: of the encoder, from its first (0) or its last (-1); later ones know more and see less sharply.
+        toward: what the map speaks for: a higher logit, or a lower one.
+
+    Raises:
+        ConfigError: there is no such method or stage.
+        CaseError: not one phase of any case is there.
+        TrainingError: a score is not finite.
+    """
+    _check(model, method, stage)
+    if not model.joint and not bool(present_bp.any()):
+        raise CaseError(
+            "none of the phases is there, so there is nothing to explain",
+            where="heat map",
+            remedy="Check the phases' names",
+        )
+    device = next(model.parameters()).device
+    volumes_bpdhw, present_bp = volumes_bpdhw.to(device).float(), present_bp.to(device)
+    b, _, d, h, w = volumes_bpdhw.shape
+    lesion_bdhw = volumes_bpdhw.new_zeros(b, d, h, w) if lesion_bdhw is None else lesion_bdhw.to(device)
+    tokens: list[Tensor] = []
+    attention = AttentionBook(model.fusion)
+    with _evaluated(model), attention, _hooked(_map_giver(model, stage), _leaf_keeper(tokens)):
+        logit_b = _without_weights_gradients(model)(volumes_bpdhw, present_bp, lesion_bdhw)
+        if not bool(logit_b.isfinite().all()):
+            raise TrainingError(
+                "a score is not finite, and cannot be explained",
+                where="heat map",
+                remedy="Look for damaged volumes, or take the checkpoint of an earlier round",
+            )
+        total = logit_b.sum() if toward == "positive" else -logit_b.sum()
+        slopes = torch.autograd.grad(total, tokens, allow_unused=True, materialize_grads=True)
+    cam_nt = _weighted(torch.cat(tokens).detach(), torch.cat(slopes), method)
+    cam_n1dhw = cam_nt.view(-1, 1, *_grid(model, stage, (d, h, w)))
+    fine_ndhw = F.interpolate(cam_n1dhw, (d, h, w), mode="trilinear", align_corners=False)[:, 0]
+    maps_bpdhw = _by_phase(fine_ndhw, present_bp, model.joint)
+    strongest_b1111 = maps_bpdhw.flatten(1).amax(dim=1)[:, None, None, None, None]
+    maps_bpdhw = maps_bpdhw / torch.where(strongest_b1111 > 0, strongest_b1111, 1.0)
+    attention_bp = None if model.joint else attention.shares(present_bp)
+    return CamResult(
+        maps_bpdhw.cpu(), None if attention_bp is None else attention_bp.cpu(), logit_b.detach().cpu()
+    )
+
+
+def _check(model: Classifier, method: str, stage: int) -> None:
+    if method not in get_args(Method):
+        raise ConfigError(
+            f"there is no heat map of the kind {method!r}",
+            where="method",
+            remedy=f"Choose among {', '.join(get_args(Method))}",
+        )
+    stages = len(model.encoder.stages)
+    if not -stages <= stage < stages:
+        raise ConfigError(
+            f"the encoder has no stage {stage}",
+            where="stage",
+            remedy=f"Choose from 0 to {stages - 1}, or -1 for the last",
+        )
+
+
+def _without_weights_gradients(model: Classifier) -> Callable[..., Tensor]:
+    """The model as a function whose weights ask for no gradient: below the kept map nothing is recorded."""
+    still = {name: value.detach() for name, value in model.named_parameters()}
+    return lambda *inputs: functional_call(model, still, inputs)
+
+
+def _leaf_keeper(kept: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    """A hook that cuts the graph at a layer's output, and keeps the piece that the gradient is asked for."""
+
+    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        leaf = output.detach().requires_grad_()
+        kept.append(leaf)
+        return leaf
+
+    return keep
+
+
+@contextmanager
+def _hooked(module: nn.Module, hook: Callable[[nn.Module, Any, Tensor], Tensor]) -> Iterator[None]:
+    """A forward hook for as long as the block lasts."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode with gradients, also within a caller's `no_grad`; the mode is put back afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _map_giver(model: Classifier, stage: int) -> nn.Module:
+    """The layer whose output is a stage's map as the next one reads it: after the norm that lies between.
+
+    Before that norm a cell's slopes and values cancel to nothing (what a layer norm gives does not depend on the
+    length of what it gets), and HiResCAM would show rounding errors.
+    """
+    encoder = model.encoder
+    last = stage % len(encoder.stages)
+    if last < len(encoder.downs):
+        between = encoder.downs[last]
+        assert isinstance(between, Downsample)
+        return between.norm
+    blocks = encoder.stages[last]
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks[-1]
+
+
+def _grid(model: Classifier, stage: int, size: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Cells of a stage's map along D, H, W."""
+    encoder = model.encoder
+    last = stage % len(encoder.stages)
+    strided = [part for part in encoder.modules() if isinstance(part, Strided)][: last + 1]
+    d, h, w = (n // math.prod(part.stride[axis] for part in strided) for axis, n in enumerate(size))
+    return d, h, w
+
+
+def _weighted(map_ntc: Tensor, slope_ntc: Tensor, method: Method) -> Tensor:
+    """What of each cell speaks for what was asked, [n, t]."""
+    if method == "grad-cam":
+        slope_ntc = slope_ntc.mean(dim=1, keepdim=True)
+    elif method == "layer-cam":
+        slope_ntc = slope_ntc.relu()
+    return (slope_ntc * map_ntc).sum(dim=2).relu()
+
+
+def _by_phase(fine_ndhw: Tensor, present_bp: Tensor, joint: bool) -> Tensor:
+    """Each sample's map at its case and phase, zero elsewhere; a joint one at every phase that is there."""
+    if joint:
+        return fine_ndhw[:, None] * present_bp[:, :, None, None, None].to(fine_ndhw.dtype)
+    return spread(fine_ndhw, present_bp)
