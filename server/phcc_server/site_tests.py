@@ -83,7 +83,7 @@ class SiteTests:
                         number += 1
                         name = f"{site}-{number}"
                         score = (place + 0.5) / BINS
-                        yield ScoredCase(arm, name, name, site, split, label, score, threshold)
+                        yield ScoredCase(arm, name, name, site, split, label, score, threshold, binned=True)
 
 
 def score_at_sites(

@@ -73,6 +73,12 @@ class Picture:
     caption: str
     svg: str
 
+    @property
+    def document(self) -> str:
+        """The figure as a file of its own; as wide as it is in a column of the page."""
+        sized = self.svg.replace("<svg", f'<svg width="{WIDTH * 100:.0f}"', 1)
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{sized}\n'
+
 
 @contextmanager
 def canvas(rows: int = 1, height: float = 3.3, ratios: tuple[float, ...] | None = None) -> Iterator[_Sheet]:

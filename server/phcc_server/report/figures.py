@@ -56,7 +56,7 @@ def roc_pictures(summary: Summary, scored: Sequence[ScoredCase]) -> list[Picture
                 "Each corner is a threshold; a ring is the one frozen before these patients were scored."
             )
             pictures.append(
-                sheet.picture(f"roc-{split}", f"ROC curves, {split_title(split)}", caption + _dropped(known))
+                sheet.picture(f"roc-{split}", f"ROC curves, {split_title(split)}", caption + dropped(known))
             )
     return pictures
 
@@ -163,7 +163,7 @@ def score_pictures(summary: Summary, scored: Sequence[ScoredCase]) -> list[Pictu
                 "Share of each class by score. The line is the frozen threshold: positive from there on."
             )
             pictures.append(
-                sheet.picture(f"scores-{split}", f"Scores, {split_title(split)}", caption + _dropped(arms))
+                sheet.picture(f"scores-{split}", f"Scores, {split_title(split)}", caption + dropped(arms))
             )
     return pictures
 
@@ -235,5 +235,6 @@ def _splits_of(row: ScoredCase) -> tuple[str, ...]:
     return (split, centre_split(row.centre)) if split in TEST_SPLITS else (split,)
 
 
-def _dropped(arms: Sequence[str]) -> str:
+def dropped(arms: Sequence[str]) -> str:
+    """How many arms a figure leaves out, as the end of its caption."""
     return f" {len(arms) - MOST_ARMS} more arms are not drawn." if len(arms) > MOST_ARMS else ""

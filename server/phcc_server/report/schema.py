@@ -76,6 +76,33 @@ class DataSummary(Outside):
     funnel: dict[str, Funnel] = Field({}, description="by centre")
 
 
+class CalibrationPoint(Part):
+    """Cases with neighbouring scores: mean score, share of positives with its exact interval, and how many."""
+
+    predicted: float
+    observed: float | None
+    ci: Limits
+    n: int
+
+
+class DecisionPoint(Part):
+    """Net benefit of acting from a probability on, beside that of acting on everybody (see `decision.py`)."""
+
+    threshold: float
+    net_benefit: float
+    treat_all: float
+
+
+class PredictiveAt(Part):
+    """Predictive values at a prevalence taken from elsewhere; null where nobody is called so."""
+
+    prevalence: float
+    ppv: float | None
+    ppv_ci: Limits = None
+    npv: float | None
+    npv_ci: Limits = None
+
+
 class ArmResult(Part):
     """One arm on one split.
 
@@ -85,6 +112,10 @@ class ArmResult(Part):
         ci: of the AUC, by `ci_method` (see `phcc_model.statistics.delong`).
         bootstrap_ci: of the AUC, patients drawn with all their cases.
         threshold: frozen before these cases were scored; null where folds have their own.
+        predictive: predictive values at other prevalences.
+        average_precision: area below the steps of `precision_recall`, corners of (recall, precision).
+        calibration: bins of the calibration plot.
+        decision: the decision curve.
         reason: why there is no AUC.
         reasons: why another figure is null, by its key.
         warnings: what a reader must know before quoting a figure.
@@ -107,11 +138,18 @@ class ArmResult(Part):
     ppv_ci: Limits = None
     npv: float | None = None
     npv_ci: Limits = None
+    f1: float | None = None
+    f1_ci: Limits = None
+    predictive: tuple[PredictiveAt, ...] = ()
+    average_precision: float | None = None
+    precision_recall: tuple[tuple[float, float], ...] = ()
+    decision: tuple[DecisionPoint, ...] = ()
     brier: float | None = None
     calibration_intercept: float | None = None
     calibration_intercept_ci: Limits = None
     calibration_slope: float | None = None
     calibration_slope_ci: Limits = None
+    calibration: tuple[CalibrationPoint, ...] = ()
     reason: str | None = None
     reasons: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
@@ -135,6 +173,85 @@ class PairedResult(Part):
     bootstrap_ci: Limits = None
     reason: str | None = None
     warnings: tuple[str, ...] = ()
+
+
+class PooledResult(Part):
+    """The mean AUC of an arm over centres, by random-effects meta-analysis (see `phcc_model.statistics.meta`).
+
+    Attributes:
+        split: whose centres: ``internal``, ``external``, or ``centres`` for all of them.
+        ci: Hartung-Knapp.
+        prediction: where the AUC of one more such centre is expected.
+        i2: share of the spread that chance within the centres does not explain.
+        tau2: variance between centres, of the logit.
+        q_p: p-value of no difference between the centres.
+        left_out: centre -> why it has no AUC.
+    """
+
+    arm: str
+    split: str
+    auc: float | None
+    ci: Limits = None
+    prediction: Limits = None
+    i2: float | None = None
+    tau2: float | None = None
+    q_p: float | None = None
+    centres: int = 0
+    left_out: dict[str, str] = {}
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class GroupResult(Part):
+    """One part of the test patients, internal and external together.
+
+    Attributes:
+        trait: by what they are parted.
+        too_small: why nothing can be said of the group; null where something can.
+        p: of no difference between the trait's groups that are large enough; not corrected.
+    """
+
+    arm: str
+    trait: str
+    group: str
+    auc: float | None
+    ci: Limits
+    n: int
+    n_pos: int
+    patients: int
+    too_small: str | None = None
+    p: float | None = None
+
+
+class GapResult(Part):
+    """AUC in training minus AUC in a test; over-fitting shows as a gap far above 0.
+
+    Attributes:
+        source: ``scores`` of the training patients, or ``reported``: what the sites said during the chosen
+            round, of the model as it learned; then there is no interval.
+    """
+
+    arm: str
+    split: str
+    training: float | None
+    gap: float | None
+    ci: Limits = None
+    source: Literal["scores", "reported"] = "scores"
+    reason: str | None = None
+
+
+class Failure(Part):
+    """A test case on the wrong side of the threshold, and how far: between 0 and 1, where 1 is surest."""
+
+    arm: str
+    split: str
+    centre: str
+    patient: str
+    case: str
+    label: int
+    score: float
+    threshold: float
+    sureness: float
 
 
 class SiteSummary(Outside):
@@ -178,6 +295,12 @@ class Summary(Part):
             and `validation` where they were scored.
         paired: the reference arm against every other one.
         best_possible_auc: known for synthetic data only, by what a score may see.
+        pooled: means over centres.
+        subgroups: of the reference arm.
+        gaps: training beside tests.
+        failures: the surest mistakes of the reference arm, by pseudonym; empty where scores stay at the sites.
+        binned: figures come from counts of scores per bin, no score left a site.
+        notes: warnings from elsewhere.
         timing: seconds, by what took them.
         digests: SHA-256 by what it names.
     """
@@ -188,6 +311,12 @@ class Summary(Part):
     data: DataSummary
     arms: dict[str, dict[str, ArmResult]]
     paired: tuple[PairedResult, ...] = ()
+    pooled: tuple[PooledResult, ...] = ()
+    subgroups: tuple[GroupResult, ...] = ()
+    gaps: tuple[GapResult, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    binned: bool = False
+    notes: tuple[str, ...] = ()
     best_possible_auc: dict[str, Number] = {}
     rounds: tuple[RoundSummary, ...] = ()
     timing: dict[str, JsonValue] = {}

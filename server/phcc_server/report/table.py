@@ -56,9 +56,9 @@ def result_table(summary: Summary) -> Table:
 def markdown_table(summary: Summary) -> str:
     """The table for a README, its title as a line of its own."""
     header, rows = result_rows(summary)
-    lines = [f"**{_plain(table_title(summary))}**", "", _line(header)]
+    lines = [f"**{plain(table_title(summary))}**", "", line([plain(cell) for cell in header])]
     lines.append("|" + "|".join([" --- ", *(" ---: " for _ in header[1:])]) + "|")
-    return "\n".join([*lines, *(_line(row) for row in rows)]) + "\n"
+    return "\n".join([*lines, *(line([plain(cell) for cell in row]) for row in rows)]) + "\n"
 
 
 def _cell(result: ArmResult, largest: tuple[int, int]) -> str:
@@ -72,11 +72,12 @@ def _two_lines(text: str) -> str:
     return text.replace(" (", "\n(", 1).replace(", ", ",\n")
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+def line(cells: list[str]) -> str:
+    """One row of a Markdown table; the cells are Markdown already."""
+    return "| " + " | ".join(cells) + " |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown leaves alone."""
     for mark in "\\|<>*_`[]":
         text = text.replace(mark, f"\\{mark}")

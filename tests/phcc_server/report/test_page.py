@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_the_page_stands_alone(html: str) -> None:
     assert re.search(r"url\((?!#)", html) is None
     assert "default-src 'none'" in html
     assert len(reader.ids) == len(set(reader.ids))
-    assert reader.tags.count("svg") == reader.tags.count("figure") == 10
+    assert reader.tags.count("svg") == reader.tags.count("figure") == 19
 
 
 def test_every_result_stands_on_the_page(html: str, summary: Summary) -> None:
@@ -168,7 +169,7 @@ def test_undefined_figures_say_why(fabricate, scored: list[ScoredCase]) -> None:
     assert "external not defined (one class only" in text
 
 
-def test_both_files_are_written_whole(
+def test_everything_is_written_whole(
     tmp_path: Path, summary: Summary, scored: list[ScoredCase], html: str
 ) -> None:
     """And the page is the same, to the letter, as when it was drawn before."""
@@ -176,8 +177,13 @@ def test_both_files_are_written_whole(
         tmp_path / "run", summary, scored=scored, config_yaml=CONFIG, notes=["Aarhus: few"]
     )
     assert written == tmp_path / "run" / "report.html"
-    assert sorted(path.name for path in written.parent.iterdir()) == ["report.html", "summary.json"]
-    assert Summary.model_validate(json.loads((written.parent / "summary.json").read_text("utf-8"))) == summary
+    names = sorted(path.name for path in written.parent.iterdir())
+    assert names == ["checklists.md", "figures", "model-card.md", "report.html", "summary.json"]
+    kept = Summary.model_validate(json.loads((written.parent / "summary.json").read_text("utf-8")))
+    assert kept == summary.model_copy(update={"notes": ("Aarhus: few",)})
+    for figure in (written.parent / "figures").iterdir():
+        assert ElementTree.parse(figure).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(list((written.parent / "figures").iterdir())) == 19
     assert written.read_text("utf-8") == html
 
 
@@ -189,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, fabricate) -> 
 
 def test_a_page_that_fails_leaves_the_old_files(tmp_path: Path, fabricate, monkeypatch) -> None:
     write_report(tmp_path, fabricate([], study="old", rounds=[]), scored=[], config_yaml="")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
 
     def fail(*_: object, **__: object) -> str:
         raise ValueError("drawing went wrong")
@@ -197,4 +203,4 @@ def test_a_page_that_fails_leaves_the_old_files(tmp_path: Path, fabricate, monke
     monkeypatch.setattr(page, "render_page", fail)
     with pytest.raises(ValueError, match="drawing"):
         write_report(tmp_path, fabricate([], study="new", rounds=[]), scored=[], config_yaml="")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before

@@ -278,3 +278,74 @@ def test_split_counts_come_as_named_tuples_too() -> None:
 def test_the_ceiling_is_the_best_of_what_a_score_may_see() -> None:
     assert build([], best_possible_auc={"AFP": 0.65, "all": 0.89, "none": None}).ceiling == ("all", 0.89)
     assert build([]).ceiling is None
+
+
+def test_counts_of_two_arms_are_never_paired() -> None:
+    """A bin's cases have made-up names: those of two arms would pair by chance and give a p-value of nothing."""
+    rows = [
+        case(arm, name=f"A-{n}", label=n % 2, score=((n * step) % 20 + 0.5) / 20, binned=True)
+        for arm, step in (("full", 1), ("uniform", 7))
+        for n in range(20)
+    ]
+    summary = build(rows)
+    (pair,) = (pair for pair in summary.paired if pair.split == "internal")
+    full, uniform = (summary.arms[arm]["internal"].auc for arm in ("full", "uniform"))
+    assert pair.p is None
+    assert "scores stay at the sites" in pair.reason
+    assert pair.delta == pytest.approx(full - uniform)
+    assert pair.ci[0] < pair.delta < pair.ci[1]
+    assert summary.binned
+    assert summary.failures == ()
+
+
+def test_centres_are_pooled_and_the_wider_set_is_told(summary: Summary) -> None:
+    pooled = {(one.arm, one.split): one for one in summary.pooled}
+    assert pooled["full", "internal"].centres == 3
+    assert pooled["full", "centres"].centres == 4
+    assert ("full", "external") not in pooled
+    low, high = pooled["full", "centres"].ci
+    assert low < summary.arms["full"]["external"].auc < high
+
+
+def test_the_gap_finds_what_was_learned_by_heart(summary: Summary) -> None:
+    """The made-up training scores of every arm but afp are 1.7 times as good."""
+    gaps = {(one.arm, one.split): one for one in summary.gaps}
+    assert gaps["full", "external"].ci[0] > 0.0
+    assert gaps["full", "internal"].gap == pytest.approx(
+        summary.arms["full"]["train"].auc - summary.arms["full"]["internal"].auc
+    )
+    assert gaps["afp", "external"].ci[0] < 0.0 < gaps["afp", "external"].ci[1]
+
+
+def test_without_training_scores_the_gap_is_what_the_sites_said(fabricate, scored) -> None:
+    told = fabricate([row for row in scored if row.split != "train"], bootstrap=0)
+    gaps = {(one.arm, one.split): one for one in told.gaps}
+    assert gaps["full", "internal"].source == "reported"
+    assert gaps["full", "internal"].training == pytest.approx(0.6 + 0.035 * 9)
+    assert gaps["full", "internal"].ci is None
+    assert ("afp", "internal") not in gaps
+
+
+def test_the_surest_mistakes_come_first() -> None:
+    rows = [
+        case(name="right", label=1, score=0.9),
+        case(name="sure", label=1, score=0.1),
+        case(name="near", label=1, score=0.4),
+        case(name="alarm", label=0, score=0.75),
+        case(name="unknown", label=-1, score=0.1),
+        case(name="trained", label=1, score=0.0, split="train"),
+    ]
+    found = build(rows).failures
+    assert [(one.case, one.label) for one in found] == [("sure", 1), ("near", 1), ("alarm", 0)]
+    assert [one.sureness for one in found] == pytest.approx([0.8, 0.2, 0.5])
+
+
+def test_subgroups_by_what_is_known() -> None:
+    rows = [
+        case(name=f"{n}", label=n % 2, score=(n * 7 % 40) / 40, traits={"size": "small"} if n < 6 else {})
+        for n in range(40)
+    ]
+    found = {(one.trait, one.group): one for one in build(rows).subgroups}
+    assert set(found) == {("centre", "A"), ("size", "small"), ("size", "unknown")}
+    assert found["size", "small"].too_small == "too small to say anything: only 3 positive patients"
+    assert found["centre", "A"].too_small is None
