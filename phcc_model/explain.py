@@ -1,7 +1,10 @@
 """Where the score comes from: one heat map per phase, and how much attention each phase got.
 
 Grad-CAM [F: Selvaraju et al., ICCV 2017]: the channels of a stage's map, each weighted by the mean gradient of
-the logit by it, summed; what is negative is left out. Beside it HiResCAM [F: Draelos & Carin, arXiv 2011.08891]
+the logit by it, summed; what is negative is left out. Before that, what all cells of a case share is taken off
+[R]: a channel's mean over the map says nothing of where, and its sign decides whether a map is empty. Measured on
+two small networks and 53 synthetic patients, without this: 9 maps empty (``gap+lesion``), and 51 (``gap``); with
+it none. `centred` off is the published form. Beside it HiResCAM [F: Draelos & Carin, arXiv 2011.08891]
 and LayerCAM [F: Jiang et al., TIP 2021], which weight each cell by its own gradient.
 
 What a map is not: with ``gap+lesion`` pooling the gradient by the last map is larger in the lesion's cells
@@ -60,6 +63,7 @@ def grad_cam(
     method: Method = "grad-cam",
     stage: int = -1,
     toward: Toward = "positive",
+    centred: bool = True,
 ) -> CamResult:
     """Heat maps of a batch of cases; each depends on its own case alone.
 
@@ -71,6 +75,7 @@ def grad_cam(
         method: how gradients weight the map.
         stage: of the encoder, from its first (0) or its last (-1); later ones know more and see less sharply.
         toward: what the map speaks for: a higher logit, or a lower one.
+        centred: whether each channel's mean over the case's cells is taken off first.
 
     Raises:
         ConfigError: there is no such method or stage.
@@ -100,7 +105,10 @@ def grad_cam(
             )
         total = logit_b.sum() if toward == "positive" else -logit_b.sum()
         slopes = torch.autograd.grad(total, tokens, allow_unused=True, materialize_grads=True)
-    cam_nt = _weighted(torch.cat(tokens).detach(), torch.cat(slopes), method)
+    map_ntc = torch.cat(tokens).detach()
+    if centred:
+        map_ntc = map_ntc - map_ntc.mean(dim=1, keepdim=True)
+    cam_nt = _weighted(map_ntc, torch.cat(slopes), method)
     cam_n1dhw = cam_nt.view(-1, 1, *_grid(model, stage, (d, h, w)))
     fine_ndhw = F.interpolate(cam_n1dhw, (d, h, w), mode="trilinear", align_corners=False)[:, 0]
     maps_bpdhw = _by_phase(fine_ndhw, present_bp, model.joint)

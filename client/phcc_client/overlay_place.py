@@ -6,6 +6,10 @@ Each phase has its own place: its crop is centred on the lesion as it lies in th
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +50,13 @@ def crop_affines(raw: RawCase, settings: DataSettings) -> dict[Phase, NDArray[np
             placement = lay(centre_mm, grid, frame, settings.crop)
         else:
             placement = Placement.around(own.centre_dhw, grid.shape_dhw, grid.spacing_mm_dhw, settings.crop)
-        affines[phase] = _affine(grid, placement)
+        image = raw.images[phase]
+        # Where an annotation replaces the file's spacing, a viewer still goes by the file.
+        affines[phase] = (
+            _affine(grid, placement)
+            if image.spacing_mm_dhw is None or image.path is None
+            else _file_affine(image.path, placement)
+        )
     return affines
 
 
@@ -79,3 +89,13 @@ def _affine(grid: Grid, placement: Placement | TurnedPlacement) -> NDArray[np.fl
     zyx = np.column_stack([grid.matrix @ steps, grid.to_mm(placement.first_dhw)])
     ras = zyx[::-1] * np.array([[-1.0], [-1.0], [1.0]])
     return np.vstack([ras, [0.0, 0.0, 0.0, 1.0]])
+
+
+def _file_affine(path: Path, placement: Placement | TurnedPlacement) -> NDArray[np.float64]:
+    """Through the file's own geometry, axes as stored: (k, j, i) is (d, h, w)."""
+    loaded: Any = nib.load(path)
+    stored = np.asarray(loaded.affine, dtype=np.float64)[:, [2, 1, 0, 3]]
+    steps = placement.steps if isinstance(placement, TurnedPlacement) else np.diag(placement.step_dhw)
+    inner = np.eye(4)
+    inner[:3, :3], inner[:3, 3] = steps, placement.first_dhw
+    return np.asarray(stored @ inner)

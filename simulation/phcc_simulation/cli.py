@@ -12,6 +12,7 @@ import typer
 
 from phcc_model.command_line import DefaultCommandGroup, run_program
 from phcc_model.machine import fast_environment
+from phcc_simulation.explain_cli import register as register_explain
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
@@ -101,6 +102,9 @@ def predict_command(
     from phcc_simulation.commands import predict_npz
 
     predict_npz(run, npz, array, arm, out)
+
+
+register_explain(app)
 
 
 def _cores() -> int:

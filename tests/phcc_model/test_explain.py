@@ -60,7 +60,8 @@ def test_maps_lie_on_the_input_between_zero_and_one_with_the_score_of_the_model(
     assert (found.attention_bp is None) == (phases == "joint" or fusion != "attention")
 
 
-def test_the_map_is_selvaraju_s_formula() -> None:
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_map_is_selvaraju_s_formula(centred: bool) -> None:
     # By hand: with `gap` the logit's slope by the mean of channel c is known from finite differences.
     model = model_of({"fusion": "mean", "pooling": "gap"}).eval()
     volumes, _, lesion = cases(1)
@@ -79,9 +80,11 @@ def test_the_map_is_selvaraju_s_formula() -> None:
                 down[0, t, c] -= step
                 slope_tc[t, c] = (model.score(up, present) - model.score(down, present))[0] / (2 * step)
         model.float()
+    if centred:
+        maps_ncdhw = maps_ncdhw - maps_ncdhw.mean(dim=(2, 3, 4), keepdim=True)
     cam_pdhw = torch.einsum("pc,pcdhw->pdhw", slope_tc.float(), maps_ncdhw).relu()
     fine = F.interpolate(cam_pdhw[None], SIZE, mode="trilinear")[0]
-    found = grad_cam(model, volumes, present, lesion).maps_bpdhw[0]
+    found = grad_cam(model, volumes, present, lesion, centred=centred).maps_bpdhw[0]
     torch.testing.assert_close(found, fine / fine.max(), atol=1e-4, rtol=1e-3)
 
 

@@ -1,0 +1,201 @@
+"""The heat maps of a finished run held against the truth, and against networks that have learnt less.
+
+The patients are those that no network was trained on. The truth is the phantom's own lesion, cut as the images
+were; for other data it is the lesion as given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from phcc_client.imaging.case import RawCase, anchor_phase
+from phcc_client.imaging.preprocess import prepare
+from phcc_client.imaging.readers import read_cases
+from phcc_client.preparations import open_prepared
+from phcc_client.splits import read_splits
+from phcc_model.arms import ArmPlan, plan_arm
+from phcc_model.build import build_classifier, load_state
+from phcc_model.cases import CaseSet
+from phcc_model.classifier import Classifier
+from phcc_model.config import StudyConfig
+from phcc_model.errors import ConfigError, DatasetError
+from phcc_model.explain import CamResult, grad_cam
+from phcc_model.explain_measures import Place, place_of, redrawn, with_rim
+from phcc_model.seeds import derive_seed
+from phcc_model.study_file import load_study
+from phcc_server.store import RunStore
+
+RIM_MM = 5.0
+"""What counts as a lesion's rim: so far out, in mm."""
+DRAWS = 3
+"""Networks per depth of drawing anew: one alone says little, as every one has a bias of its own."""
+TRAINED = "trained"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """A finished arm.
+
+    Attributes:
+        run: the run's folder.
+        study: as it was run.
+        plan: the arm's.
+        model: with the arm's chosen weights.
+    """
+
+    run: Path
+    study: StudyConfig
+    plan: ArmPlan
+    model: Classifier
+
+    @classmethod
+    def open(cls, run: Path, arm: str) -> RunModel:
+        """Read it.
+
+        Raises:
+            ConfigError: the folder holds no run, or the arm has no network.
+            StorageError: the arm has not finished, or its checkpoint is damaged.
+        """
+        if not (run / "study.yaml").is_file():
+            raise ConfigError(
+                "this folder holds no run", where=str(run), remedy="Give the --out of a finished run"
+            )
+        study = load_study(run / "study.yaml")
+        plan = plan_arm(arm, study, read_splits(run / "splits.json").centres)
+        if plan.kind == "afp":
+            raise ConfigError("this arm has no network", where=f"--arm {arm}", remedy="Choose another arm")
+        model = build_classifier(plan.study)
+        load_state(model, RunStore(run / "checkpoints", plan.study.digest).final(arm).arrays)
+        return cls(run, study, plan, model.eval())
+
+    def unseen(self, count: int) -> CaseSet:
+        """Patients that no one trained on, spread evenly over the test patients of all centres.
+
+        Raises:
+            DatasetError: there is none, or the site's folder is damaged.
+        """
+        splits = read_splits(self.run / "splits.json")
+        parts = [
+            open_prepared(self.run / "sites" / centre, self.plan.study, centre, self.study).load("test")
+            for centre in (*splits.centres, *splits.external)
+        ]
+        cases = CaseSet.join(parts)
+        if not len(cases):
+            raise DatasetError(
+                "the run has no test patients", where=str(self.run), remedy="Run a study with a test part"
+            )
+        count = min(count, len(cases))
+        return cases.take([i * len(cases) // count for i in range(count)])
+
+    def raw(self) -> Mapping[str, RawCase]:
+        """The files of each case, by its name.
+
+        Raises:
+            DatasetError: the data are not where the study says, nor in the run's folder.
+        """
+        path = self.study.data.path
+        reading = read_cases(self.plan.study.data, Path(path) if path else self.run / "data")
+        return {raw.case: raw for raw in reading.cases}
+
+
+def true_lesion(
+    found: RunModel, raw: RawCase | None, given_dhw: NDArray[np.uint8]
+) -> tuple[NDArray[np.bool_], bool]:
+    """The lesion on the crop's grid, and whether it is the phantom's truth.
+
+    Raises:
+        CaseError: the phantom's truth cannot be read.
+    """
+    truth = found.run / "data" / "truth" / f"{raw.patient}.nii.gz" if raw is not None else None
+    if raw is None or truth is None or found.study.data.source != "phantom" or not truth.is_file():
+        return given_dhw > 0, False
+    phase = anchor_phase(raw)
+    only = found.plan.study.data.model_copy(
+        update={"phases": (phase,), "required_phases": (), "normalisation": "none"}
+    )
+    return prepare(replace(raw, mask=truth, lesion_phase=phase), only).lesion_dhw > 0, True
+
+
+def explain_cases(model: Classifier, cases: CaseSet, at: int) -> CamResult:
+    """The heat map of one case."""
+    return grad_cam(
+        model,
+        torch.from_numpy(cases.volumes_npdhw[at : at + 1].astype(np.float32)),
+        torch.from_numpy(cases.present_np[at : at + 1]),
+        torch.from_numpy(cases.lesion_ndhw[at : at + 1].astype(np.float32)),
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One case's map under one network, all phases added up.
+
+    Attributes:
+        network: `TRAINED`, or what was drawn anew.
+        draw: which of the draws; 0 for the trained one.
+        alike: correlation of the map with the trained network's, voxel by voxel; None where one is flat.
+    """
+
+    network: str
+    draw: int
+    case: str
+    patient: str
+    lesion: Place
+    with_rim: Place
+    alike: float | None
+
+
+def measure(
+    found: RunModel, cases: CaseSet, lesions: list[NDArray[np.bool_]], progress: Progress
+) -> Iterator[Measured]:
+    """Every case under the trained network, then under networks drawn anew from the head down to the stem."""
+    spacing = found.plan.study.data.crop.spacing_mm
+    rims = [with_rim(lesion, spacing, RIM_MM) for lesion in lesions]
+    networks = [(TRAINED, 0, found.model), *_controls(found)]
+    reference: list[NDArray[np.float32]] = []
+    for done, (name, draw, model) in enumerate(networks, start=1):
+        for i, (case, patient) in enumerate(zip(cases.case, cases.patient, strict=True)):
+            map_dhw = explain_cases(model, cases, i).maps_bpdhw[0].sum(dim=0).numpy()
+            if name == TRAINED:
+                reference.append(map_dhw)
+            yield Measured(
+                name,
+                draw,
+                case,
+                patient,
+                place_of(map_dhw, lesions[i]),
+                place_of(map_dhw, rims[i]),
+                _alike(map_dhw, reference[i]),
+            )
+        progress("networks", done, len(networks))
+
+
+def _controls(found: RunModel) -> Iterator[tuple[str, int, Classifier]]:
+    """From the top: the head, the blocks one after another, at last the stem, and with it everything."""
+    top = found.model.encoder.layers
+    for depth in range(top, -1, -1):
+        name = (
+            "head drawn anew"
+            if depth == top
+            else "all drawn anew"
+            if depth == 0
+            else f"from layer {depth} up"
+        )
+        for draw in range(1, DRAWS + 1):
+            seed = derive_seed(found.study.seed, "explain", "control", draw)
+            fresh = build_classifier(found.plan.study.model_copy(update={"seed": seed}))
+            yield name, draw, redrawn(found.model, fresh, depth)
+
+
+def _alike(a_dhw: NDArray[np.float32], b_dhw: NDArray[np.float32]) -> float | None:
+    if a_dhw.std() == 0 or b_dhw.std() == 0:
+        return None
+    return float(np.corrcoef(a_dhw.ravel(), b_dhw.ravel())[0, 1])

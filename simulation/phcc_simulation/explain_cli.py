@@ -1,0 +1,123 @@
+"""``phcc-simulate explain``: a run's heat maps as pictures and files, and what they are worth, measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from phcc_model.explain_measures import Interval
+    from phcc_simulation.explain_table import Row
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to a program."""
+
+    @app.command("explain")
+    def explain_command(
+        run: Annotated[Path, typer.Option("--run", help="Folder of a finished run.")],
+        out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+        cases: Annotated[int, typer.Option("--cases", min=2, help="Test cases that are measured.")] = 60,
+        pictures: Annotated[int, typer.Option("--pictures", min=0, help="Of these, how many are drawn.")] = 8,
+        arm: Annotated[str, typer.Option("--arm", help="Which arm's model.")] = "full",
+    ) -> None:
+        """Heat maps of test patients, and whether they lie in the lesion and depend on what was learnt.
+
+        Example: phcc-simulate explain --run runs/demo --cases 60 --out heatmaps
+        """
+        explain_run(run, arm, cases, pictures, out)
+
+
+def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path) -> None:
+    """Draw, measure, write and print.
+
+    Raises:
+        PhccError: the run is not finished, its data are gone, or the disk is full.
+    """
+    from rich.console import Console
+
+    from phcc_model.errors import CaseError
+    from phcc_model.storage import write_atomically
+    from phcc_simulation.explain import RIM_MM, RunModel, measure, true_lesion
+    from phcc_simulation.explain_files import draw_case
+    from phcc_simulation.explain_table import as_plain, tabulate, verdict
+
+    console = Console(emoji=False)
+    found = RunModel.open(run.expanduser().resolve(), arm)
+    chosen = found.unseen(count)
+    raw = found.raw()
+    lesions, sources = zip(
+        *(true_lesion(found, raw.get(c), chosen.lesion_ndhw[i]) for i, c in enumerate(chosen.case)),
+        strict=True,
+    )
+    drawn, remarks = 0, []
+    for i in range(min(pictures, len(chosen))):
+        try:
+            draw_case(found, chosen, i, raw.get(chosen.case[i]), out)
+            drawn += 1
+        except CaseError as error:
+            remarks.append(str(error))
+    rows = tabulate(
+        list(measure(found, chosen, list(lesions), lambda *_: None)),
+        found.study.seed,
+    )
+    judged = verdict(rows)
+    lesion = "the phantom's truth" if all(sources) else "as given with the images"
+    result = {
+        "arm": arm,
+        "study_digest": found.plan.study.digest,
+        "cases": list(chosen.case),
+        "lesion": lesion,
+        "rim_mm": RIM_MM,
+        "pooling": found.model.pooling,
+        "verdict": judged,
+        "networks": as_plain(rows),
+        "remarks": remarks,
+    }
+    write_atomically(out / "explain.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    _print(console, rows, lesion)
+    reached = "reached" if judged["reached"] else "not reached"
+    console.print(f"wanted: {judged['wanted']}: {reached}", soft_wrap=True)
+    console.print(f"{drawn} cases drawn in {out}; every figure in {out / 'explain.json'}", soft_wrap=True)
+    for remark in remarks:
+        console.print(remark, soft_wrap=True, markup=False)
+
+
+def _print(console: Console, rows: Sequence[Row], lesion: str) -> None:
+    from rich.table import Table
+
+    table = Table(
+        "network",
+        "maps (empty)",
+        "mass in the lesion",
+        "times its volume",
+        "with rim, times",
+        "pointing game",
+        "trained / this",
+        "alike",
+        title=f"heat maps, 95 % intervals over patients; lesion: {lesion}",
+    )
+    for row in rows:
+        first = row is rows[0]
+        table.add_row(
+            row.network,
+            f"{row.maps} ({row.empty})",
+            *map(_words, (row.mass, row.concentration, row.concentration_with_rim, row.pointing)),
+            "" if first else _words(row.trained_over_this),
+            "" if first else _words(row.alike),
+        )
+    console.print(table)
+
+
+def _words(interval: Interval) -> str:
+    if interval.value is None:
+        return "not defined"
+    if interval.low is None:
+        return f"{interval.value:.2f}"
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
