@@ -19,6 +19,7 @@ from itertools import combinations
 from phcc_client.prediction.result import Caution, LesionNote, PhaseNote
 from phcc_client.prediction.subject import Subject
 from phcc_model.config import CropSettings, DataSettings, Phase
+from phcc_model.package_schema import Seen, Span
 
 FIELD_T = (1.4, 3.1)
 """1.5 T and 3 T as headers round them."""
@@ -35,6 +36,8 @@ SMALLEST_MM, LARGEST_MM = 10.0, 200.0
 """Longest side of the lesion's box."""
 LEAST_INSIDE = 0.98
 """Of the lesion, what the crop must hold."""
+SPACING_ROOM_MM, FIELD_ROOM_T = 0.05, 0.1
+"""By so much headers round what is the same."""
 LARGEST_RESIDUAL_MM = 5.0
 """Shift measured after registration; two or three pixels."""
 ENHANCEMENT: tuple[float, float] = (0.0, 1.6)
@@ -158,3 +161,56 @@ def _unusual(code: str, text: str) -> Caution:
 def _within(value: float, limits: Iterable[float]) -> bool:
     low, high = limits
     return low <= value <= high
+
+
+def outside_training(subject: Subject, seen: Seen | None) -> Iterator[Caution]:
+    """What lies outside the ranges of the patients that this very model was trained on.
+
+    Args:
+        subject: what is scored.
+        seen: what the package says of them; None where it says nothing.
+    """
+    if seen is None:
+        return
+    whom = f"of the {seen.patients} patients it was trained on"
+    for note in subject.phases:
+        for axis, spacing, span in zip(
+            ("slices", "rows", "columns"), note.spacing_mm_dhw or (), seen.spacing_mm or (), strict=False
+        ):
+            if not _seen_before(spacing, span, SPACING_ROOM_MM):
+                yield _unlike(
+                    "spacing", f"{note.phase}: {axis} {spacing:.2f} mm apart, {_range(span, 'mm')} {whom}"
+                )
+        field = note.field_strength_t
+        if field is not None and seen.field_t and not _seen_before(field, seen.field_t, FIELD_ROOM_T):
+            yield _unlike("field-strength", f"{note.phase}: {field:g} T, {_range(seen.field_t, 'T')} {whom}")
+        span_of = seen.enhancement.get(note.phase)
+        bright = note.enhancement
+        if bright is not None and span_of is not None and not span_of.holds(bright):
+            said = Span(low=math.exp(span_of.low), high=math.exp(span_of.high))
+            yield _unlike(
+                "enhancement",
+                f"{note.phase}: {math.exp(bright):.2f} times as bright as before contrast, "
+                f"{_range(said, 'times')} {whom}",
+            )
+    gaps = intervals(subject.phases)
+    for between in seen.seconds:
+        seconds = gaps.get((between.first, between.then))
+        if seconds is not None and not between.seconds.holds(seconds):
+            yield _unlike(
+                "timing",
+                f"{between.then} {seconds:.0f} s after {between.first}, {_range(between.seconds, 's')} {whom}",
+            )
+
+
+def _unlike(what: str, text: str) -> Caution:
+    return Caution(code=f"{what}-not-seen", text=text, remedy="Do not rely on the score", basis="model")
+
+
+def _seen_before(value: float, span: Span, room: float) -> bool:
+    """Headers round: 1.494 T and 1.5 T are one field."""
+    return span.low - room <= value <= span.high + room
+
+
+def _range(span: Span, unit: str) -> str:
+    return f"{span.low:.3g} to {span.high:.3g} {unit}"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phcc_client.prediction.result import Caution, PhaseNote
-from phcc_client.prediction.warnings import cautions_of, intervals, not_checked
+from phcc_client.prediction.warnings import cautions_of, intervals, not_checked, outside_training
+from phcc_model.package_schema import Between, Seen, Span
 
 
 def codes(**changes: Any) -> set[str]:
@@ -90,3 +91,40 @@ def test_intervals_are_differences_and_keep_the_phases_order(seconds: list[float
     for (a, b), gap in found.items():
         assert SETTINGS.phases.index(a) < SETTINGS.phases.index(b)
         assert gap == known[b] - known[a]
+
+
+def seen(**changes: Any) -> Seen:
+    """Ranges that hold an ordinary examination."""
+    plain: dict[str, Any] = {
+        "patients": 120,
+        "spacing_mm": (Span(low=2, high=4), Span(low=1, high=2), Span(low=1, high=2)),
+        "field_t": Span(low=1.5, high=1.5),
+        "enhancement": {"arterial": Span(low=0.1, high=0.9)},
+        "seconds": (Between(first="arterial", then="delayed", seconds=Span(low=100, high=300)),),
+    }
+    return Seen(**{**plain, **changes})
+
+
+def test_what_the_model_saw_is_no_reason_to_warn() -> None:
+    assert list(outside_training(subject(), seen())) == []
+    assert list(outside_training(subject(), None)) == []
+    rounded = phase_notes(arterial={"field_strength_t": 1.494})
+    assert list(outside_training(subject(phases=rounded), seen())) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"spacing_mm": (Span(low=4, high=5), Span(low=1, high=2), Span(low=1, high=2))}, "spacing-not-seen"),
+        ({"field_t": Span(low=3, high=3)}, "field-strength-not-seen"),
+        ({"enhancement": {"arterial": Span(low=0.6, high=0.9)}}, "enhancement-not-seen"),
+        (
+            {"seconds": (Between(first="arterial", then="delayed", seconds=Span(low=200, high=300)),)},
+            "timing-not-seen",
+        ),
+    ],
+)
+def test_what_the_model_never_saw_is_said(changes: dict[str, Any], code: str) -> None:
+    found = list(outside_training(subject(), seen(**changes)))
+    assert {c.code for c in found} == {code}
+    assert all(c.basis == "model" and "120 patients" in c.text for c in found)

@@ -1,0 +1,66 @@
+"""A lesion's score by a package's model, what it means after recalibration, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from phcc_client.imaging.case import RawCase
+from phcc_client.imaging.dataset import stack
+from phcc_client.prediction.result import Verdict
+from phcc_client.prediction.subject import Subject
+from phcc_model.config import Phase
+from phcc_model.explain import grad_cam
+from phcc_model.package import ModelPackage
+from phcc_model.training.predict import predict
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the model says.
+
+    Attributes:
+        score: the model's probability.
+        probability: after the package's recalibration; equal to the score where there is none.
+        verdict: of the threshold, which belongs to the score.
+        maps_pdhw: float32 heat maps on the crop's grid, 0 to 1, phases in the study's order.
+        attention: share of each phase that is there; empty where the model has no attention.
+    """
+
+    score: float
+    probability: float
+    verdict: Verdict
+    maps_pdhw: NDArray[np.float32]
+    attention: Mapping[Phase, float]
+
+
+def score(package: ModelPackage, subject: Subject) -> Scored:
+    """Score one lesion, as the evaluation of the study scored its patients.
+
+    Raises:
+        TrainingError: the score is not finite.
+    """
+    model = package.model()
+    cases = stack([RawCase(subject.case, subject.patient, {})], [subject.prepared])
+    logit = float(predict(model, cases, device=torch.device("cpu")).astype(np.float64)[0])
+    probability = float(1.0 / (1.0 + np.exp(-logit)))
+    prepared = subject.prepared
+    cam = grad_cam(
+        model,
+        torch.from_numpy(prepared.volumes_pdhw.astype(np.float32))[None],
+        torch.from_numpy(prepared.present_p)[None],
+        torch.from_numpy(prepared.lesion_dhw)[None],
+    )
+    shares = [] if cam.attention_bp is None else cam.attention_bp[0].tolist()
+    there = zip(package.study.data.phases, prepared.present_p, shares, strict=True) if shares else ()
+    return Scored(
+        score=probability,
+        probability=float(package.calibrated(probability)),
+        verdict="positive" if probability >= package.threshold else "negative",
+        maps_pdhw=cam.maps_bpdhw[0].numpy(),
+        attention={phase: round(float(share), 4) for phase, present, share in there if present},
+    )
