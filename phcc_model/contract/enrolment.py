@@ -182,7 +182,7 @@ def read_public(text: str, where: str) -> ec.EllipticCurvePublicKey:
     """
     try:
         key = serialization.load_ssh_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise ContractError(f"holds no public key ({error})", where=where) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not key.curve.name.startswith("secp"):
         raise ContractError("holds a key of another kind than ECDSA (P-384)", where=where)

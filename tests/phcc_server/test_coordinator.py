@@ -148,11 +148,10 @@ def test_two_runs_have_one_digest_and_the_order_of_the_sites_is_no_matter(
     assert [r.digest_after for r in again.rounds] == [r.digest_after for r in undisturbed.rounds]
 
 
-def test_another_seed_gives_another_model(
-    tmp_path: Path, undisturbed: ArmResult, hospitals: Hospitals
-) -> None:
+def test_another_seed_gives_another_model(tmp_path: Path, undisturbed: ArmResult) -> None:
     other = tiny_study(seed=1)
-    assert run(tmp_path, other, MemorySites(hospitals)).digest != undisturbed.digest
+    prepared = open_sessions(tmp_path / "hospitals", other)
+    assert run(tmp_path, other, MemorySites(prepared)).digest != undisturbed.digest
 
 
 def test_the_listener_hears_every_round_once_it_is_kept(tmp_path: Path, hospitals: Hospitals) -> None:
