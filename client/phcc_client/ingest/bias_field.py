@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from phcc_client.imaging.itk import bias_of
 from phcc_client.imaging.volume import Grid
 
-_WORKING_MM = 6.0
+_WORKING_MM = 9.0
 """The field is slow: it is estimated on voxels of about this size."""
 _LEAST_VOXELS = 8
 

@@ -26,7 +26,7 @@ _EVENED = 0.6
 """How far the frequencies are evened out: 0 is plain correlation, 1 is pure phase, which drowns in noise."""
 _DISTINCT = 5.0
 """The peak must stand out of all shifts by so many standard deviations."""
-_COVERED = 0.3
+_COVERED = 0.2
 
 
 def residual_shift_mm(
