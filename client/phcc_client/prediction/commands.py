@@ -187,7 +187,7 @@ def _files(
         subject.prepared.present_p,
         spacing_mm=package.study.data.crop.spacing_mm,
         attention_p=shares if scored.attention else None,
-        caption=f"{NOTICE}. Yellow: the lesion as given",
+        caption=f"{NOTICE}. Outlined: the lesion as given",
     )
     files = {OVERLAY: picture, PAGE: render_page(prediction, picture).encode()}
     files[PDF] = sheet_pdf(prediction, picture)
