@@ -116,9 +116,9 @@ def resume_command(run: RunName, instance: InstanceFolder = DEFAULT_INSTANCE) ->
 
 
 def report_command(run: RunName, instance: InstanceFolder = DEFAULT_INSTANCE) -> None:
-    """Say where a run's report is.
+    """Say where a run's report is; of a simulated run's folder, work every figure out again.
 
-    Example: phcc-server report demo-1
+    Example: phcc-server report demo-1, or: phcc-server report runs/demo
     """
     from phcc_server.run_commands import show_report
 

@@ -185,11 +185,16 @@ def let_go_on(folder: Path, name: str, *, go_on: bool) -> None:
 
 
 def show_report(folder: Path, name: str) -> None:
-    """Where a run's report is.
+    """Where a run's report is; of a simulated run's folder it is worked out again, from its scores.
 
     Raises:
-        PhccError: there is none yet.
+        PhccError: there is none yet, or the folder holds no finished run.
     """
+    if "/" in name or Path(name).is_dir():
+        from phcc_server.report.again import report_again
+
+        console.print(f"report  {report_again(Path(name))}\nfigures {Path(name) / 'summary.json'}")
+        return
     instance = Instance.open(folder)
     run = RunFolder.open(instance.runs, name)
     page = run.folder / "report.html"
