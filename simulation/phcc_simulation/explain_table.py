@@ -22,6 +22,8 @@ networks of random weights have there."""
 class Row:
     """One network's maps, over patients, with 95 % bootstrap intervals over patients.
 
+    The intervals do not hold how much networks of random weights differ from draw to draw, which is a lot.
+
     Attributes:
         empty: maps in which nothing speaks for the positive class; they have no place and do not count below.
         maps: how many there were.
