@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from phcc_model.command_line import run_program
-from phcc_server import run_cli
+from phcc_server import export_cli, run_cli
 from phcc_server.options import DEFAULT_INSTANCE, InstanceFolder
 
 app = typer.Typer(
@@ -183,6 +183,7 @@ def logs_command(
 
 
 run_cli.register(app)
+export_cli.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

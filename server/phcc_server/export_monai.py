@@ -8,7 +8,7 @@
     monai/docs/README.md           the model card, and how to run it
 
 A case is a crop as ``phcc-client`` prepares it: ``volumes`` float32 [P, D, H, W], ``present`` bool [P],
-``lesion`` float32 [D, H, W]. How it is cut and normalised stands in the package's ``package.json``, ``study.data``.
+``lesion`` float32 [D, H, W]. How it is cut and normalised stands in ``package.json`` under ``study.data``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _USE = """
     python -c "from monai.bundle import run; run(run_id='run', config_file='configs/inference.json', \\
         bundle_root='.', case_file='case.npz', output_file='score.json')"
 
-`case.npz` holds `volumes` float32 [P, D, H, W], `present` bool [P] and `lesion` float32 [D, H, W].
+`case.npz` holds `volumes` float32 [P, D, H, W], `present` bool [P] and `lesion` float32 [D, H, W]: a crop as
+phcc-client prepares it. MONAI evaluates what stands in a configuration: run only a bundle whose digest you know.
+
+There is no `model.pt`, which MONAI's specification names: it would be a pickle, which can run code when opened.
 """
 
 
@@ -93,7 +96,6 @@ def metadata(study: StudyConfig, threshold: Threshold) -> dict[str, Any]:
         "pytorch_version": version("torch").partition("+")[0],
         "numpy_version": version("numpy"),
         "required_packages_version": {"onnxruntime": version("onnxruntime")},
-        "optional_packages_version": {},
         "name": f"pHCC-SSL Federated: {study.name}",
         "task": "Proliferative or not, of one hepatocellular carcinoma on multi-phase MRI",
         "description": "Phases of one lesion, whichever are there, to one probability. Research use only.",

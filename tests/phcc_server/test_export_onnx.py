@@ -74,7 +74,7 @@ def test_onnxruntime_gives_torchs_logits(exported: tuple[StudyConfig, Classifier
     assert difference(content, study, model) == worst
     other = lived_in(study)
     with torch.no_grad():
-        other.out.bias += 0.01
+        other.out.bias.add_(0.01)
     assert difference(content, study, other) == pytest.approx(0.01, rel=1e-2)
 
 
