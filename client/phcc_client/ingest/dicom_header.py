@@ -5,6 +5,7 @@ Read once and kept as text, so that it can be remembered: nothing here is conver
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
@@ -112,17 +113,24 @@ def open_dataset(path: Path, file: BinaryIO, *, pixels: bool = False) -> FileDat
     Raises:
         HeaderError: it cannot be made sense of.
     """
+    with _as_ours():
+        return dcmread(
+            _inflated(path, file),
+            stop_before_pixels=not pixels,
+            force=True,
+            defer_size=None if pixels else _DEFERRED,
+        )
+
+
+@contextlib.contextmanager
+def _as_ours() -> Iterator[None]:
+    """Whatever pydicom's parsers raise, when they read or when a value is asked for, as a reason of ours."""
     try:
         with warnings.catch_warnings():
             # What pydicom has to say of a header's form (padding, wrong lengths) helps nobody at a hospital.
             warnings.simplefilter("ignore")
-            return dcmread(
-                _inflated(path, file),
-                stop_before_pixels=not pixels,
-                force=True,
-                defer_size=None if pixels else _DEFERRED,
-            )
-    except HeaderError:
+            yield
+    except (HeaderError, OSError):
         raise
     except RecursionError as error:
         raise HeaderError("its sequences are nested without end") from error
@@ -140,19 +148,8 @@ def read_header(path: Path) -> Header:
         HeaderError: it cannot be made sense of.
         OSError: it cannot be read.
     """
-    try:
-        with warnings.catch_warnings():
-            # What pydicom has to say of a header's form (padding, wrong lengths) helps nobody at a hospital.
-            warnings.simplefilter("ignore")
-            return _read(path)
-    except (HeaderError, OSError):
-        raise
-    except RecursionError as error:
-        raise HeaderError("its sequences are nested without end") from error
-    except MemoryError as error:
-        raise HeaderError("it promises more than memory can hold") from error
-    except Exception as error:
-        raise HeaderError(f"its header is damaged ({type(error).__name__})") from error
+    with _as_ours():
+        return _read(path)
 
 
 def _read(path: Path) -> Header:
