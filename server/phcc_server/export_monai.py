@@ -104,46 +104,59 @@ def metadata(study: StudyConfig, threshold: Threshold) -> dict[str, Any]:
         "intended_use": "Research use only. Not a medical device; not for diagnosis, treatment or screening.",
         "data_source": "synthetic phantom" if study.data.source == "phantom" else study.data.source,
         "threshold": threshold.model_dump(),
-        "network_data_format": {
-            "inputs": {
-                "volumes": {
-                    **image,
-                    "num_channels": len(phases),
-                    "spatial_shape": size,
-                    "value_range": [],
-                    "channel_def": {str(place): phase for place, phase in enumerate(phases)},
-                },
-                "present": {
-                    **image,
-                    "type": "tuples",
-                    "format": "labels",
-                    "num_channels": len(phases),
-                    "spatial_shape": [],
-                    "dtype": "bool",
-                    "value_range": [0, 1],
-                    "channel_def": {str(place): f"{phase} is there" for place, phase in enumerate(phases)},
-                },
-                "lesion": {
-                    **image,
-                    "format": "segmentation",
-                    "num_channels": 1,
-                    "spatial_shape": size,
-                    "value_range": [0, 1],
-                    "channel_def": {"0": "lesion"},
-                },
+        "network_data_format": _formats(study),
+    }
+
+
+def _formats(study: StudyConfig) -> dict[str, Any]:
+    """What goes in and what comes out, in the words of MONAI's schema."""
+    phases, size = study.data.phases, list(study.data.crop.size)
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "modality": "MR",
+        "dtype": "float32",
+        "is_patch_data": True,
+    }
+    return {
+        "inputs": {
+            "volumes": {
+                **image,
+                "num_channels": len(phases),
+                "spatial_shape": size,
+                "value_range": [],
+                "channel_def": {str(place): phase for place, phase in enumerate(phases)},
             },
-            "outputs": {
-                "pred": {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": 1,
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": [0, 1],
-                    "is_patch_data": False,
-                    "channel_def": {"0": study.data.label},
-                }
+            "present": {
+                **image,
+                "type": "tuples",
+                "format": "labels",
+                "num_channels": len(phases),
+                "spatial_shape": [],
+                "dtype": "bool",
+                "value_range": [0, 1],
+                "channel_def": {str(place): f"{phase} is there" for place, phase in enumerate(phases)},
             },
+            "lesion": {
+                **image,
+                "format": "segmentation",
+                "num_channels": 1,
+                "spatial_shape": size,
+                "value_range": [0, 1],
+                "channel_def": {"0": "lesion"},
+            },
+        },
+        "outputs": {
+            "pred": {
+                "type": "probabilities",
+                "format": "classes",
+                "num_channels": 1,
+                "spatial_shape": [],
+                "dtype": "float32",
+                "value_range": [0, 1],
+                "is_patch_data": False,
+                "channel_def": {"0": study.data.label},
+            }
         },
     }
 
