@@ -10,7 +10,7 @@ _CARD = """\
 
 **Research use only.** Not a medical device; no decision about a patient may rest on it.
 {synthetic}
-- Gives: the probability that a hepatocellular carcinoma is proliferative, from MRI.
+- Gives: {purpose}.
 - Phases: {phases}; whichever of them are there{required}.
 - Weights: `{weights}`, round {round} of the fine-tuning; study `{digest}`.
 - Images: crop of {size} voxels (D, H, W) of {spacing} mm about the lesion, normalisation {normalisation}. All
@@ -27,8 +27,7 @@ _SYNTHETIC = """
 _SHORT = """
 ## Intended use
 
-Research on the non-invasive prediction of the proliferative subtype. Not for diagnosis, treatment or screening;
-not for lesions other than hepatocellular carcinoma, nor for other modalities.
+Research only. Not for diagnosis, treatment or screening; not for lesions or modalities other than the study's.
 
 ## Data and performance
 
@@ -38,6 +37,13 @@ Source: {source}. The run held no report when this package was made: no figure o
 
 Not validated prospectively; a score of a patient unlike those of the study may mean nothing.
 """
+
+
+def purpose(study: StudyConfig) -> str:
+    """What the model gives, in words."""
+    if study.data.source == "medmnist":
+        return "the probability of the positive class of a MedMNIST file, which is not about the liver"
+    return "the probability that a hepatocellular carcinoma is proliferative, from multi-phase MRI"
 
 
 def package_card(
@@ -75,6 +81,7 @@ def package_card(
         study=study.name,
         arm=arm,
         synthetic=_SYNTHETIC if data.source == "phantom" else "",
+        purpose=purpose(study),
         phases=", ".join(data.phases),
         required=f" ({', '.join(data.required_phases)} must be)" if data.required_phases else "",
         weights=weights_digest,

@@ -23,6 +23,7 @@ from phcc_model.contract import keys
 from phcc_model.package_schema import Recalibration, Threshold
 from phcc_model.statistics.calibration import CLIP
 from phcc_model.storage import write_atomically
+from phcc_server.export_card import purpose
 from phcc_server.export_onnx import INPUTS, OUTPUT
 
 SCHEMA = (
@@ -79,14 +80,6 @@ def write_bundle(
 
 def metadata(study: StudyConfig, threshold: Threshold) -> dict[str, Any]:
     """What ``metadata.json`` says."""
-    phases, size = study.data.phases, list(study.data.crop.size)
-    image = {
-        "type": "image",
-        "format": "magnitude",
-        "modality": "MR",
-        "dtype": "float32",
-        "is_patch_data": True,
-    }
     made = keys.package_version()
     return {
         "schema": SCHEMA,
@@ -97,8 +90,8 @@ def metadata(study: StudyConfig, threshold: Threshold) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {"onnxruntime": version("onnxruntime")},
         "name": f"pHCC-SSL Federated: {study.name}",
-        "task": "Proliferative or not, of one hepatocellular carcinoma on multi-phase MRI",
-        "description": "Phases of one lesion, whichever are there, to one probability. Research use only.",
+        "task": purpose(study),
+        "description": f"From one crop, {purpose(study)}. Research use only.",
         "authors": "The pHCC-SSL Federated authors",
         "copyright": "Apache-2.0",
         "intended_use": "Research use only. Not a medical device; not for diagnosis, treatment or screening.",
@@ -114,7 +107,7 @@ def _formats(study: StudyConfig) -> dict[str, Any]:
     image = {
         "type": "image",
         "format": "magnitude",
-        "modality": "MR",
+        "modality": "MR" if study.data.source != "medmnist" else "n/a",
         "dtype": "float32",
         "is_patch_data": True,
     }

@@ -15,7 +15,7 @@ from monai.bundle.config_parser import ConfigParser
 
 from phcc_model.build import build_classifier
 from phcc_model.package_schema import Recalibration, Threshold
-from phcc_server.export_monai import write_bundle
+from phcc_server.export_monai import metadata, write_bundle
 from phcc_server.export_onnx import random_cases, to_onnx
 
 STUDY = tiny_study(data={"source": "phantom"})
@@ -90,3 +90,11 @@ def test_the_metadata_say_what_goes_in_and_what_it_is(bundle: Path) -> None:
     readme = (bundle / "docs" / "README.md").read_text()
     assert readme.startswith("# Model card")
     assert "monai.bundle" in readme
+
+
+def test_a_model_that_is_not_about_the_liver_does_not_say_so() -> None:
+    study = tiny_study(data={"source": "medmnist", "phases": ["image"]})
+    said = json.dumps(metadata(study, THRESHOLD))
+    assert "hepatocellular" not in said
+    assert "not about the liver" in said
+    assert '"MR"' not in said
