@@ -34,7 +34,7 @@ def export_command(
     from phcc_server.run_folder import RunFolder
 
     folder = Path(run)
-    if not (folder / "study.yaml").is_file():
+    if not folder.is_dir():
         folder = RunFolder.open(Instance.open(instance).runs, run).folder
     package = export_run(folder, arm, to, plain=plain)
     console.print(f"{to}: {package.study.name}, arm {package.arm}, threshold {package.threshold:.3f}")

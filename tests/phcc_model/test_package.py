@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,12 @@ from phcc_model.package_schema import Between, Seen, Span, Threshold, content_di
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tiny_package(tmp_path / "package")
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """One package for all examples of a property."""
+    return ModelPackage.open(tiny_package(tmp_path_factory.mktemp("opened") / "package"))
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -74,9 +79,10 @@ def test_no_path_of_anybodys_disk_leaves(tmp_path: Path) -> None:
 
 @given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 @settings(max_examples=50)
-def test_recalibration_keeps_the_order_and_stays_a_probability(a: float, b: float) -> None:
-    package = _open_once()
-    low, high = (package.calibrated(value) for value in sorted((a, b)))
+def test_recalibration_keeps_the_order_and_stays_a_probability(
+    opened: ModelPackage, a: float, b: float
+) -> None:
+    low, high = (opened.calibrated(value) for value in sorted((a, b)))
     assert 0.0 <= low <= high <= 1.0
 
 
@@ -114,8 +120,8 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 @given(st.data())
 @settings(max_examples=60)
-def test_no_byte_can_be_altered(data: st.DataObject) -> None:
-    folder = _open_once().folder
+def test_no_byte_can_be_altered(opened: ModelPackage, data: st.DataObject) -> None:
+    folder = opened.folder
     path = folder / data.draw(st.sampled_from([DESCRIPTION, WEIGHTS, "model-card.md"]))
     whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
@@ -125,7 +131,7 @@ def test_no_byte_can_be_altered(data: st.DataObject) -> None:
         path.write_bytes(altered)
         if path.name == DESCRIPTION and _same_json(bytes(altered), whole):
             # White space between the words of the description is the only thing that means nothing.
-            assert ModelPackage.open(folder).description == _open_once().description
+            assert ModelPackage.open(folder).description == opened.description
         else:
             with pytest.raises(PhccError) as caught:
                 ModelPackage.open(folder)
@@ -275,13 +281,3 @@ def _same_json(a: bytes, b: bytes) -> bool:
 
 def _threshold() -> Threshold:
     return Threshold(value=0.5, source="nobody")
-
-
-_OPENED: dict[str, ModelPackage] = {}
-
-
-def _open_once() -> ModelPackage:
-    """One package for all examples of a property: Hypothesis takes no fixture per example."""
-    if not _OPENED:
-        _OPENED["one"] = ModelPackage.open(tiny_package(Path(tempfile.mkdtemp(prefix="phcc-package-"))))
-    return _OPENED["one"]

@@ -222,4 +222,6 @@ def test_the_command_says_what_left(
     assert run_program(cli.app, words) == 1
     assert "is there already" in capsys.readouterr().err
     assert run_program(cli.app, ["export", str(tmp_path), "--to", str(tmp_path / "p")]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err
+    assert "this folder holds no run" in said
+    assert said.count("\n") == 1
