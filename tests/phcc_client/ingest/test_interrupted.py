@@ -50,8 +50,14 @@ def start(hospital: Hospital, folder: Path, key: Path | None = None) -> subproce
         (folder / "site.private").mkdir(mode=0o700, parents=True)
         shutil.copy(key, folder / "site.private" / "key")
     return subprocess.Popen(
-        command(hospital, folder / "site"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command(hospital, folder / "site"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=_as_at_a_terminal,
+    )  # fmt: skip
+
+
+def _as_at_a_terminal() -> None:
+    """A shell's background jobs ignore interrupts, and so would whatever they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
