@@ -108,7 +108,7 @@ def ingest(
                 f"Nothing to do: nothing has changed since the last time; {usable} of "
                 f"{len(outcome.records)} patients can be used."
             )
-            return True
+            return usable > 0
         private = work.site.private
         write_atomically(private / NAMES, _names(outcome))
         write_atomically(private / DRAFT, template(work.unsure(outcome)))

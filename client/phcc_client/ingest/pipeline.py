@@ -29,6 +29,7 @@ from phcc_client.ingest.record import Finding, PatientRecord, Stage
 from phcc_client.ingest.settings import IngestSettings
 from phcc_client.ingest.site_folder import SiteFolder, read_record
 from phcc_client.ingest.sources import Found, Sources, find_patients
+from phcc_client.ingest.spreadsheet import read_patients
 from phcc_model.contract.keys import package_version
 from phcc_model.errors import DatasetError, PhccError, StorageError
 
@@ -129,17 +130,20 @@ class Ingest:
         """A fingerprint of everything that an ingest is made from, and of the site as it stands.
 
         Raises:
+            DatasetError: the table of patients cannot be read.
             StorageError: a folder cannot be listed.
         """
         request = self._request
-        tables = {str(p): stamp(p) for p in (request.patients, self.rules_path) if p is not None}
+        tables = [self.rules_path]
+        if request.patients is not None:  # its masks lie beside it, not in the source
+            tables += [request.patients, *read_patients(request.patients, request.settings.label).masks]
         key = SiteKey.open_or_make(self.site.private)
         return digest_of(
             {
                 "settings": request.settings.digest,
                 "package": package_version(),
                 "key": key.name,
-                "tables": tables,
+                "tables": {str(path): stamp(path) for path in tables},
                 "source": list(listing(request.source)),
                 "site": list(listing(self.site.folder)),
             }

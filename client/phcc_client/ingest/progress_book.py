@@ -27,7 +27,7 @@ def stamp(path: Path) -> Stamp | None:
     """Size and time of change of a file; None where it is not there."""
     try:
         state = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a table may name what can be no path at all
         return None
     return state.st_size, state.st_mtime_ns
 

@@ -79,11 +79,13 @@ class Patients:
         identity: column -> cells, of columns that are not read but named after something identifying, by
             patient.
         has_label: whether the table has the label's column at all.
+        masks: every file that it names as a mask, there or not.
     """
 
     rows: Mapping[str, PatientRow]
     identity: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
     has_label: bool = False
+    masks: tuple[Path, ...] = ()
 
 
 NOBODY = Patients({})
@@ -118,7 +120,8 @@ def read_patients(path: Path, label: str) -> Patients:
         patient: {c: frozenset(row[c] for row in own if row[c]) for c in private}
         for patient, own in grouped.items()
     }
-    return Patients(rows, identity, has_label=label in table.columns)
+    masks = sorted({path.parent / row["mask"] for row in table.rows if row.get("mask")})
+    return Patients(rows, identity, has_label=label in table.columns, masks=tuple(masks))
 
 
 def _plain(column: str) -> str:

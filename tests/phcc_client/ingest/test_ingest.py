@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hospital import NAMES, Hospital, examination
+from hospital import NAMES, Hospital, examination, write_mask
 
 from phcc_client.cli import app
 from phcc_client.imaging.dataset import prepare_all
@@ -229,6 +229,28 @@ def test_rules_of_the_hospital_win(hospital: Hospital, copied: Path) -> None:
     )
     assert ingest(hospital, copied, "--registration", "off") == 0
     assert fates(copied)["PAT-0017"].reached == Stage.USABLE
+
+
+def test_a_mask_that_is_drawn_again_or_comes_later_is_seen(tmp_path: Path) -> None:
+    """Masks lie beside the table, not in the source, and neither of them changes here."""
+    small = Hospital(tmp_path / "small")
+    for number in (1, 2):
+        small.patient(number)
+    first, second = (small.tables / f"{number}.nii.gz" for number in (1, 2))
+    late = second.read_bytes()
+    second.unlink()
+    site = tmp_path / "site"
+    assert ingest(small, site, "--registration", "off") == 0
+    before = fates(site)
+    assert before["PAT-0002"].reached == Stage.PHASES
+    smaller = NiftiImage(first).read()
+    smaller[: smaller.shape[0] // 2] = 0
+    write_mask(first, smaller != 0)
+    second.write_bytes(late)
+    assert ingest(small, site, "--registration", "off") == 0
+    after = fates(site)
+    assert after["PAT-0002"].reached == Stage.USABLE
+    assert after["PAT-0001"].lesions[0].volume_ml < before["PAT-0001"].lesions[0].volume_ml
 
 
 def test_patients_who_leave_the_source_leave_the_site(site: Path, tmp_path: Path) -> None:
