@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from phcc_client.imaging.paths import folder_of
 from phcc_client.ingest.audit import AuditReport, audit, must_be_clean
 from phcc_client.ingest.check import PAGE_FILE, check_site
 from phcc_client.ingest.check_print import tell
@@ -98,6 +99,7 @@ def ingest(
     screen = Screen()
     jobs = jobs or os.cpu_count() or 1
     work = Ingest(Request(source, into, settings, patients, phases, jobs), screen)
+    folder_of(source)
     work.site.prepare(source)
     _log_into(work.site.private / LOG)
     with work.alone(), screen.bar:
@@ -110,12 +112,12 @@ def ingest(
             )
             return usable > 0
         private = work.site.private
-        write_atomically(private / NAMES, _names(outcome))
         write_atomically(private / DRAFT, template(work.unsure(outcome)))
         checked, report = _check_and_search(work, outcome, screen, jobs)
         if leaky := _patients_with_findings(report):
             outcome = work.set_aside(outcome, leaky)
             checked, report = _check_and_search(work, outcome, screen, jobs)
+        write_atomically(private / NAMES, _names(outcome))
         write_atomically(private / AUDIT, json.dumps(report.for_paper(), indent=1) + "\n")
         if report.clean:
             work.finish()

@@ -188,12 +188,19 @@ class SiteFolder:
                 (self.folder / RECORDS / f"{patient}.json").unlink(missing_ok=True)
                 (self.folder / CONTACT / f"{patient}.png").unlink(missing_ok=True)
                 shutil.rmtree(self.folder / IMAGES / patient, ignore_errors=True)
-            for left in self.folder.rglob(".*"):
-                if left.is_file():
-                    left.unlink()
+            for left in self._leftovers():
+                left.unlink()
         except OSError as error:
             raise storage_error(self.folder, error) from error
         return gone
+
+    def _leftovers(self) -> list[Path]:
+        """Half-written files of runs that were killed; hidden files of the hospital's own are not touched."""
+        ours = [f".{name}.*" for name in (TABLE, ABOUT, "check.html", "check.json")]
+        found = [file for pattern in (*ours, ".contact-sheet-*") for file in self.folder.glob(pattern)]
+        for name in (RECORDS, IMAGES, CONTACT):
+            found += (self.folder / name).rglob(".*")
+        return sorted(file for file in found if file.is_file())
 
     def write_table(self, records: Sequence[PatientRecord], label: str) -> None:
         """Write ``cases.csv``: what training reads, one row a lesion of every usable patient.

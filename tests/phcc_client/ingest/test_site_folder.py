@@ -95,12 +95,13 @@ def test_patients_who_left_the_source_leave_the_site(site: SiteFolder) -> None:
         site.write(f"images/{patient}/arterial.nii.gz", b"x")
         site.write(f"contact/{patient}.png", b"x")
     site.write("images/.arterial.nii.gz.half", b"a killed run's")
-    mine = site.folder / "notes.txt"
-    mine.write_text("the hospital's own")
+    site.write(".cases.csv.half", b"a killed run's")
+    for own in ("notes.txt", ".gitignore"):
+        (site.folder / own).write_text("the hospital's own")
     assert site.forget_others([ONE]) == (TWO,)
     left = {str(file.relative_to(site.folder)) for file in site.folder.rglob("*") if file.is_file()}
     assert left == {
-        *("ingest.json", "notes.txt", f"records/{ONE}.json"),
+        *("ingest.json", "notes.txt", ".gitignore", f"records/{ONE}.json"),
         *(f"images/{ONE}/arterial.nii.gz", f"contact/{ONE}.png"),
     }
 
