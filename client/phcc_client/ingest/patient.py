@@ -101,7 +101,9 @@ class PatientMaker:
         for phase, image in images.items():
             if phase == first.phase:
                 continue
-            moving = self._read(phase, image, candidate, findings)
+            moving = self._read_if_it_can(phase, image, candidate, findings)
+            if moving is None:
+                continue
             before = together.get(phase, np.zeros(3))
             start = lesions.moved(image.grid, before)
             if candidate.fitted:
@@ -118,12 +120,32 @@ class PatientMaker:
             placed[phase] = Placed(done.array_dhw, done.grid, done.aligned, shift, done.residual_mm)
             if done.note:
                 findings.append(Finding(code="registration", text=f"{phase}: {done.note}"))
-        return {phase: placed[phase] for phase in images}
+        return {phase: placed[phase] for phase in images if phase in placed}
 
     def _method(self, phase: Phase, located: Sequence[Lesion]) -> Literal["rigid", "off", "deformable"]:
         """A phase that a lesion was drawn on is not bent: its mask could not follow."""
         drawn = any(lesion.phase == phase for lesion in located)
         return "rigid" if drawn and self.settings.registration == "deformable" else self.settings.registration
+
+    def _read_if_it_can(
+        self, phase: Phase, image: Image, candidate: Candidate, findings: list[Finding]
+    ) -> NDArray[np.float32] | None:
+        """A phase's voxels; None, and a remark, where it is damaged and the patient can do without it.
+
+        Raises:
+            CaseError: it is damaged, and required.
+        """
+        if phase in self.settings.required_phases:
+            return self._read(phase, image, candidate, findings)
+        said: list[Finding] = []
+        try:
+            voxels = self._read(phase, image, candidate, said)
+        except CaseError as error:
+            text = scrub(f"{phase} was left out: {error.what}", candidate.identity)
+            findings.append(Finding(code="phase-left-out", text=text, remedy=error.remedy or ""))
+            return None
+        findings += [finding.model_copy(update={"stops": None}) for finding in said]
+        return None if any(finding.stops for finding in said) else voxels
 
     def _read(
         self, phase: Phase, image: Image, candidate: Candidate, findings: list[Finding]
@@ -179,7 +201,13 @@ def _located(candidate: Candidate, choice: Choice, findings: list[Finding]) -> I
         try:
             lesion = lesions.locate(drawing, choice.images, choice.series_phase)
             grid = choice.images[lesion.phase].grid
-            said = check_mask(lesion.mask_dhw, grid, grid)
+            drawn = drawing.mask
+            # As it was drawn: on the phase's grid nothing of it can lie outside any more.
+            said = (
+                check_mask(drawn.read(), drawn.grid, grid)
+                if drawn
+                else check_mask(lesion.mask_dhw, grid, grid)
+            )
         except CaseError as error:
             text = scrub(error.what, candidate.identity)
             problems.append(_finding("lesion-unusable", text, error.remedy, Stage.LESION))
@@ -200,7 +228,9 @@ def _seen(placed: Mapping[Phase, Placed], located: Sequence[Lesion], choice: Cho
     radius = float((3 * lesions.volume_ml(first.mask_dhw, grid) * 1000 / (4 * np.pi)) ** (1 / 3))
     views = {phase: (one.array_dhw, one.grid) for phase, one in placed.items()}
     found = list(check_enhancement(views, lesions.centre_mm(first.mask_dhw, grid), radius))
-    clocks = {phase: facts.acquired for phase, facts in choice.facts.items() if facts.acquired is not None}
+    clocks = {
+        phase: facts.acquired for phase, facts in choice.facts.items() if facts.acquired and phase in placed
+    }
     if clocks:
         start = min(clocks.values())
         seconds = {phase: (at - start).total_seconds() for phase, at in clocks.items()}

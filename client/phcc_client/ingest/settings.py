@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from phcc_model.config import PHASES, Phase
 
-INGEST_VERSION = 1
+INGEST_VERSION = 2
 """Raised with every change that alters what is written for a patient; finished patients are then done again."""
 
 

@@ -133,5 +133,49 @@ def test_nifti_with_a_table_keeps_patients_and_lesions_together(tmp_path: Path) 
     assert any(f.stops == Stage.LESION for f in other.findings)
 
 
+@pytest.mark.parametrize(("phase", "usable"), [("delayed", True), ("arterial", False)])
+def test_a_damaged_phase_costs_the_patient_only_where_it_is_required(
+    tmp_path: Path, phase: str, usable: bool
+) -> None:
+    source = tmp_path / "source"
+    phases, mask = examination(6)
+    names = {}
+    for name, image in zip(
+        ("pre-contrast", "arterial", "portal-venous", "delayed"), phases.values(), strict=True
+    ):
+        names[name] = f"a/{name}.nii.gz"
+        write(source / names[name], image)
+    torn = source / names[phase]
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    write_mask(source / "m.nii.gz", mask, GRID)
+    row = f"A-1,A,1,m.nii.gz,{','.join(names.values())}"
+    (source / "cases.csv").write_text(f"case,patient,proliferative,mask,{','.join(names)}\n{row}\n")
+    assert ingest(source, tmp_path / "site") == (0 if usable else 1)
+    (record,) = SiteFolder(tmp_path / "site").records()
+    assert (record.reached == Stage.USABLE) == usable
+    assert any("truncated" in finding.text for finding in record.findings)
+    assert (phase in {written.phase for written in record.phases}) is False
+
+
+def test_a_mask_that_lies_mostly_outside_its_image_is_no_lesion(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    phases, _ = examination(7)
+    names = {}
+    for name, image in zip(("pre-contrast", "arterial", "portal-venous"), phases.values(), strict=False):
+        names[name] = f"a/{name}.nii.gz"
+        write(source / names[name], image)
+    mask = np.zeros(SHAPE, bool)
+    mask[4:12, 10:30, 10:30] = True
+    away = Grid(
+        SHAPE, GRID.matrix, GRID.origin_mm + np.array([0.0, 0.0, -60.0])
+    )  # 6 of 20 columns are inside
+    write_mask(source / "m.nii.gz", mask, away)
+    row = f"A-1,A,1,m.nii.gz,{','.join(names.values())}"
+    (source / "cases.csv").write_text(f"case,patient,proliferative,mask,{','.join(names)}\n{row}\n")
+    assert ingest(source, tmp_path / "site") == 1
+    (record,) = SiteFolder(tmp_path / "site").records()
+    assert "mask-outside" in {finding.code for finding in record.findings if finding.stops == Stage.LESION}
+
+
 def test_anything_else_is_taken_for_dicom(tmp_path: Path) -> None:
     assert kind_of(tmp_path) == "dicom"
