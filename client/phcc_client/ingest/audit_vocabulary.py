@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from threading import Lock
 from typing import get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
@@ -44,12 +45,14 @@ NAMES = frozenset(
 
 PSEUDONYM = re.compile(r"(?<![a-z0-9])[ps]-[0-9a-f]{16}(?![0-9a-f])")
 
+_READING = Lock()
+
 
 @cache
 def words() -> frozenset[str]:
     """Every word that the program may write, folded."""
     found = set(TECHNICAL)
-    for text in _texts():
+    for text in _texts_once():
         found |= set(re.findall(r"[^\W_]+", fold(text)))
     return frozenset(found)
 
@@ -57,7 +60,7 @@ def words() -> frozenset[str]:
 @cache
 def _stems() -> tuple[str, ...]:
     """Beginnings of words (``arteriell*``) in the vocabulary of phases; long ones only, for they match much."""
-    every = " ".join(text for text in _texts() if "*" in text)
+    every = " ".join(text for text in _texts_once() if "*" in text)
     return tuple(sorted(set(re.findall(r"([^\W\d_]{6,})\*", fold(every)))))
 
 
@@ -90,6 +93,20 @@ def _literals(hint: object) -> Iterator[str]:
     elif get_origin(hint) is not None:
         for inner in get_args(hint):
             yield from _literals(inner)
+
+
+def _texts_once() -> tuple[str, ...]:
+    """What `_texts` finds, read by one thread.
+
+    Python 3.11 fails now and then when two threads parse at once (cpython gh-106905).
+    """
+    with _READING:
+        return _texts_read()
+
+
+@cache
+def _texts_read() -> tuple[str, ...]:
+    return tuple(_texts())
 
 
 def _texts() -> Iterator[str]:

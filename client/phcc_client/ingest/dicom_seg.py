@@ -6,6 +6,7 @@ named as an organ is no lesion, contours (RTSTRUCT) are not read: both are said,
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Collection, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
 
 from phcc_client.imaging.volume import Grid
 from phcc_client.ingest.dicom_files import Scanned
@@ -151,9 +153,17 @@ def _segment(path: Path, number: int) -> tuple[NDArray[np.generic], NDArray[np.f
         with warnings.catch_warnings():
             # What it says of a file's form helps nobody at a hospital.
             warnings.simplefilter("ignore")
-            volume = highdicom.seg.segread(path).get_volume(segment_numbers=[number], dtype=np.float32)
+            held = dcmread(path)
+            _believed(held, path)
+            image = highdicom.seg.Segmentation.from_dataset(held, copy=False)
+            space = image.get_volume_geometry(allow_missing_positions=True)
+            if space is not None and math.prod(space.spatial_shape) > _LARGEST:
+                raise CaseError("its slices lie too far apart", where=str(path), remedy=_AGAIN)
+            volume = image.get_volume(segment_numbers=[number], dtype=np.float32)
         affine = np.asarray(volume.affine, dtype=np.float64)
         voxels = np.asarray(volume.array, dtype=np.float32)[..., 0]
+    except CaseError:
+        raise
     except Exception as error:
         # What highdicom says of it may quote the header, and so a name.
         raise CaseError(
@@ -162,3 +172,16 @@ def _segment(path: Path, number: int) -> tuple[NDArray[np.generic], NDArray[np.f
     if not np.isfinite(affine).all() or voxels.ndim != 3 or abs(np.linalg.det(affine)) < 1e-9:
         raise CaseError("it does not say where it lies", where=str(path), remedy=_AGAIN)
     return voxels, affine
+
+
+def _believed(held: Dataset, path: Path) -> None:
+    """Refuse a bomb: highdicom keeps a row a frame, for as many frames as the header promises.
+
+    Raises:
+        CaseError: the file promises other frames than it describes.
+    """
+    described = len(held.get("PerFrameFunctionalGroupsSequence", ()))
+    if held.get("DimensionOrganizationType") == "TILED_FULL" or int(held.NumberOfFrames) != described:
+        raise CaseError(
+            "it promises other frames than it describes one by one", where=str(path), remedy=_AGAIN
+        )

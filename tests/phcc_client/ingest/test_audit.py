@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import gzip
 import io
 import json
 import os
+import time
 import urllib.parse
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +29,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydicom import dcmread
 
-from phcc_client.ingest import audit_files
+from phcc_client.ingest import audit_files, audit_vocabulary
 from phcc_client.ingest.audit import AuditReport, audit, must_be_clean
 from phcc_client.ingest.audit_text import read_text
 from phcc_client.ingest.audit_values import day_of, fold, name_parts, sought_of, spellings
@@ -509,3 +514,28 @@ def test_the_vocabulary_is_what_the_program_writes() -> None:
 def test_what_careless_or_damaged_headers_hold_in_a_uid_s_place_is_not_looked_for(value: str) -> None:
     assert spellings("SeriesInstanceUID", value) == []
     assert spellings("SeriesInstanceUID", "1.2.840.113619.2.1.1") != []
+
+
+def test_the_vocabulary_is_read_by_one_thread_at_a_time() -> None:
+    """Workers ask for it at once; a patient was lost by that, now and then."""
+    inside = most = 0
+
+    def parse(source: str) -> ast.AST:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.001)
+        inside -= 1
+        return ast.Module([], [])
+
+    for kept in (words, audit_vocabulary._stems, audit_vocabulary._texts_read):
+        kept.cache_clear()
+    try:
+        ours = SimpleNamespace(**{**vars(ast), "parse": parse})
+        with patch.object(audit_vocabulary, "ast", ours), ThreadPoolExecutor(4) as pool:
+            found = {frozenset(words_) for words_ in pool.map(lambda _: words(), range(4))}
+        assert len(found) == 1
+        assert most == 1
+    finally:
+        for kept in (words, audit_vocabulary._stems, audit_vocabulary._texts_read):
+            kept.cache_clear()

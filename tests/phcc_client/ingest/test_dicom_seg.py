@@ -129,3 +129,30 @@ def test_a_torn_segmentation_is_refused(tmp_path: Path, cut: float) -> None:
     exam = read(tmp_path)
     assert exam.drawings == ()
     assert len(exam.unreadable) == 1
+
+
+def test_a_promise_of_a_thousand_million_frames_is_not_believed(tmp_path: Path) -> None:
+    """11 KB that took 24 GB: highdicom keeps a row a frame for as many as the header promises."""
+    written = write_patient(tmp_path, "P1")
+    path = write_seg(tmp_path / "seg", MASKS["several slices"], written[PHASES[1]])
+    dataset = dcmread(path)
+    dataset.NumberOfFrames = 999_999_999
+    dataset.save_as(path)
+    exam = read(tmp_path)
+    assert exam.drawings == ()
+    assert "promises other frames than it describes" in exam.unreadable[0][1]
+
+
+def test_slices_a_kilometre_apart_fill_no_memory(tmp_path: Path) -> None:
+    written = write_patient(tmp_path, "P1", at=AT)
+    path = write_seg(tmp_path / "seg", MASKS["several slices"], written[PHASES[1]])
+    dataset = dcmread(path)
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    first, far = (frame.PlanePositionSequence[0] for frame in (frames[0], frames[-1]))
+    second = np.array(frames[1].PlanePositionSequence[0].ImagePositionPatient, float)
+    step = second - np.array(first.ImagePositionPatient, float)
+    far.ImagePositionPatient = [f"{value:.6f}" for value in second + 3_000_000 * step]
+    dataset.save_as(path)
+    exam = read(tmp_path)
+    assert exam.drawings == ()
+    assert "its slices lie too far apart" in exam.unreadable[0][1]
