@@ -1,4 +1,4 @@
-"""An arm's name becomes what is run: the same splits and seed, and a study that differs in one thing.
+"""An arm's name becomes what is run: the same splits and seed, and a study that differs in what the name says.
 
     full               the study as it is configured
     no-pretraining     stage 2 from random weights
@@ -6,19 +6,26 @@
     attention concat mean                 another fusion of the phases
     absolute difference relative          one kind of dynamic feature alone
     shared joint       one encoder for each phase in turn, or phases as channels
+    plain              a plain small 3-D network instead of the encoder; it cannot be pre-trained
+    fedavg fedprox     how the sites' work is averaged;  fp32 fp16 int8  how it is written on the wire
+    unregularised      stage 2 without augmentation and dropout
+    labels-<n>         n per cent of the labels
     phase:<phase>      a single phase, normalised without the others
     pooled             all training patients in one place: what sharing images would give
     local:<centre>     one centre alone
-    afp                logistic regression on alpha-fetoprotein; no image, no network
+    afp ratio kinetics logistic regression on alpha-fetoprotein, on one ratio of two phases, on kinetic features
+                       made by hand; no network
 
-``phase:*`` and ``local:*`` stand for one arm per phase of the study and per training centre. Stage 1 is the
-same for arms that differ only in what follows it: they share an `ArmPlan.pretrain_key`, and it need run once.
+A ``+`` adds what follows: ``pooled+no-pretraining``, ``full+labels-25``. ``<arm>+afp`` adds AFP to a score.
+``phase:*`` and ``local:*`` stand for one arm per phase of the study and per training centre. Stage 1 is the same
+for arms that differ only in what follows it: they share an `ArmPlan.pretrain_key`, and it need run once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,12 +34,17 @@ from typing import Any, Literal
 from phcc_model.config import EvaluationSettings, StudyConfig
 from phcc_model.errors import ConfigError
 
-Kind = Literal["federated", "pooled", "local", "afp"]
+Kind = Literal["federated", "pooled", "local", "baseline", "combined"]
 Changes = Mapping[str, Mapping[str, Any]]
 
-_FEDERATED: dict[str, Changes] = {
+BASELINES = ("afp", "ratio", "kinetics")
+"""Arms without a network."""
+COMBINED = "+afp"
+
+_NO_PRETRAINING = {"rounds": 0}
+_CHANGES: dict[str, Changes] = {
     "full": {},
-    "no-pretraining": {"pretrain": {"rounds": 0}},
+    "no-pretraining": {"pretrain": _NO_PRETRAINING},
     "uniform": {"pretrain": {"weighting": {"mode": "uniform"}}},
     "attention": {"model": {"classifier": {"fusion": "attention"}}},
     "concat": {"model": {"classifier": {"fusion": "concat"}}},
@@ -42,7 +54,28 @@ _FEDERATED: dict[str, Changes] = {
     "relative": {"model": {"classifier": {"features": ("relative",)}}},
     "shared": {"model": {"phases": "shared"}},
     "joint": {"model": {"phases": "joint"}},
+    "plain": {"model": {"encoder": "plain"}, "pretrain": _NO_PRETRAINING},
+    "fedavg": {"federation": {"algorithm": "fedavg"}},
+    "fedprox": {"federation": {"algorithm": "fedprox"}},
+    "fp32": {"federation": {"encoding": "fp32"}},
+    "fp16": {"federation": {"encoding": "fp16"}},
+    "int8": {"federation": {"encoding": "int8"}},
+    "unregularised": {
+        "finetune": {
+            "augmentation": {
+                "flip": False,
+                "rotation_degrees": 0.0,
+                "scale": 0.0,
+                "shift_voxels": 0.0,
+                "intensity": 0.0,
+                "noise": 0.0,
+                "phase_dropout": 0.0,
+            }
+        },
+        "model": {"classifier": {"dropout": 0.0}},
+    },
 }
+_LABELS = re.compile(r"labels-(100|[1-9]\d?)")
 
 # With one place to train there is nothing to wait for, average or send: no wire coding, no proximal term.
 _ONE_PLACE: Changes = {
@@ -57,7 +90,7 @@ class ArmPlan:
     Attributes:
         name: the arm's name, as in ``evaluation.arms``.
         kind: ``federated``; ``pooled`` the patients of ``sites`` as one site; ``local`` one site by itself;
-            ``afp`` no network at all.
+            ``baseline`` no network at all; ``combined`` AFP added to the score of the arm `base`.
         study: the study with this arm's changes.
         sites: the centres whose patients are trained on.
     """
@@ -68,9 +101,19 @@ class ArmPlan:
     sites: tuple[str, ...]
 
     @property
+    def base(self) -> str:
+        """The arm whose network it is: its own name, but for a combined arm."""
+        return self.name.removesuffix(COMBINED) if self.kind == "combined" else self.name
+
+    @property
+    def trained(self) -> bool:
+        """Whether it trains a network of its own."""
+        return self.kind not in ("baseline", "combined")
+
+    @property
     def pretrain_key(self) -> str | None:
         """SHA-256 of all that stage 1 depends on, or None where there is no stage 1."""
-        if self.kind == "afp" or self.study.pretrain.rounds == 0:
+        if not self.trained or self.study.pretrain.rounds == 0:
             return None
         plain = self.study.model_dump(
             mode="json",
@@ -87,12 +130,20 @@ def plan_arms(names: Iterable[str], study: StudyConfig, sites: Sequence[str]) ->
     Raises:
         ConfigError: as `plan_arm`.
     """
+    return tuple(plan_arm(name, study, sites) for name in written_out(names, study, sites))
+
+
+def written_out(names: Iterable[str], study: StudyConfig, sites: Sequence[str]) -> tuple[str, ...]:
+    """The arms that are meant, each once: ``phase:*`` and ``local:*`` as one arm per phase and site."""
     every = {
         "phase:*": [f"phase:{phase}" for phase in study.data.phases],
-        "local:*": [f"local:{s}" for s in sites],
+        "local:*": [f"local:{site}" for site in sites],
     }
-    written_out = [arm for name in names for arm in every.get(name, [name])]
-    return tuple(plan_arm(name, study, sites) for name in dict.fromkeys(written_out))
+    found = []
+    for name in names:
+        first, plus, rest = name.partition("+")
+        found += [one + plus + rest for one in every.get(first, [first])]
+    return tuple(dict.fromkeys(found))
 
 
 def plan_arm(name: str, study: StudyConfig, sites: Sequence[str]) -> ArmPlan:
@@ -106,19 +157,22 @@ def plan_arm(name: str, study: StudyConfig, sites: Sequence[str]) -> ArmPlan:
     Raises:
         ConfigError: there is no such arm for this study and these sites, or its quorum cannot be met.
     """
-    if name not in arm_names(study, sites):
+    first, which = _base(name)
+    if first == "local" and which not in sites:
         raise _unknown(name, arm_names(study, sites))
-    what, _, which = name.partition(":")
+    changed = arm_study(study, name)
     kind: Kind = "federated"
-    if what == "afp":
-        kind = "afp"
-    elif what == "pooled":
+    if name in BASELINES:
+        kind = "baseline"
+    elif name.endswith(COMBINED):
+        kind = "combined"
+    elif first == "pooled":
         kind = "pooled"
-    elif what == "local":
+    elif first == "local":
         kind = "local"
-    else:
+    if first not in ("pooled", "local", *BASELINES):
         _refuse_unmet_quorum(study, sites)
-    return ArmPlan(name, kind, arm_study(study, name), (which,) if kind == "local" else tuple(sites))
+    return ArmPlan(name, kind, changed, (which,) if first == "local" else tuple(sites))
 
 
 def arm_study(study: StudyConfig, name: str) -> StudyConfig:
@@ -133,22 +187,40 @@ def arm_study(study: StudyConfig, name: str) -> StudyConfig:
     """
     # What an arm is compared with does not change what it is: its digest, and so its checkpoints, are its own.
     study = study.model_copy(update={"evaluation": EvaluationSettings()})
-    what, _, which = name.partition(":")
-    if name == "afp":
+    if name in BASELINES:
         return study
-    if name == "pooled" or (what == "local" and which):
-        return _changed(study, _ONE_PLACE)
+    for number, part in enumerate(name.removesuffix(COMBINED).split("+")):
+        changes = _changes(study, part)
+        if changes is None:
+            raise _unknown(name if part in ("", *BASELINES) else part, arm_names(study, ()))
+        if number and changes is _ONE_PLACE:
+            raise _unknown(name, arm_names(study, ()))
+        study = _changed(study, changes)
+    return study
+
+
+def _base(name: str) -> tuple[str, str]:
+    """What an arm's name begins with, and which one of it."""
+    what, _, which = name.split("+")[0].partition(":")
+    return what, which
+
+
+def _changes(study: StudyConfig, part: str) -> Changes | None:
+    """What a part of an arm's name changes; None where there is no such part."""
+    what, _, which = part.partition(":")
+    if part == "pooled" or (what == "local" and which):
+        return _ONE_PLACE
     if what == "phase" and which in study.data.phases:
-        return _changed(study, _single_phase(study, which))
-    if name not in _FEDERATED:
-        raise _unknown(name, arm_names(study, ()))
-    return _changed(study, _FEDERATED[name])
+        return _single_phase(study, which)
+    if labels := _LABELS.fullmatch(part):
+        return {"finetune": {"label_fraction": int(labels[1]) / 100}}
+    return _CHANGES.get(part)
 
 
 def arm_names(study: StudyConfig, sites: Sequence[str]) -> tuple[str, ...]:
-    """Every arm that this study can run at these training centres."""
+    """Every arm that this study can run at these training centres, without those that a ``+`` makes."""
     phases = [f"phase:{phase}" for phase in study.data.phases]
-    return (*_FEDERATED, *phases, "pooled", *(f"local:{site}" for site in sites), "afp")
+    return (*_CHANGES, *phases, "pooled", *(f"local:{site}" for site in sites), *BASELINES)
 
 
 def _single_phase(study: StudyConfig, phase: str) -> Changes:
@@ -176,7 +248,7 @@ def _unknown(name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(
         f"there is no arm {name!r} in this study{meant}",
         where="evaluation.arms",
-        remedy=None if nearest else f"Choose among {', '.join(known)}",
+        remedy=None if nearest else f"Choose among {', '.join(known)}, labels-<n>, or join some by +",
     )
 
 

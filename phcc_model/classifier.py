@@ -15,6 +15,7 @@ from phcc_model.encoder import Encoder
 from phcc_model.errors import ConfigError
 from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features, pool
 from phcc_model.layers import start_weights
+from phcc_model.plain_encoder import PlainEncoder
 from phcc_model.sparse import spread
 
 ENCODER_PREFIX = "encoder."
@@ -43,7 +44,11 @@ class Classifier(nn.Module):
         self.joint = settings.phases == "joint"
         self.pooling = head.pooling
         self.kinds = ("absolute",) if self.joint else head.features
-        self.encoder = Encoder(settings, len(phases) if self.joint else 1)
+        channels = len(phases) if self.joint else 1
+        plain = settings.encoder == "plain"
+        self.encoder: Encoder | PlainEncoder = (
+            PlainEncoder(channels) if plain else Encoder(settings, channels)
+        )
         features = self.encoder.dim * len(head.pooling.split("+"))
         tokens = 1 if self.joint else len(phases)
         self.norm = CaseNorm(tokens, features) if head.feature_norm == "batch" else PlainNorm(features)

@@ -94,6 +94,12 @@ class DataSettings(Section):
     phases: tuple[Phase, ...] = ("pre-contrast", "arterial", "portal-venous", "delayed")
     required_phases: tuple[Phase, ...] = Field((), description="a case without one of these is set aside")
     label: str = Field("proliferative", description="column or attribute that holds the label")
+    outcome: str = Field(
+        "",
+        max_length=200,
+        pattern=r"^[^\n\r]*$",
+        description="what the score is the probability of, as a clause; empty: known from label and source",
+    )
     crop: CropSettings = CropSettings()
     normalisation: Literal["log-ratio", "own-liver", "z-score", "signed-distance", "none"] = "log-ratio"
     smoothing_voxels: float = Field(
@@ -140,6 +146,9 @@ class ClassifierSettings(Section):
 class ModelSettings(Section):
     """The encoder, shared by both stages, and the decoder of the first."""
 
+    encoder: Literal["convnext", "plain"] = Field(
+        "convnext", description="plain: a small network of convolutions, a baseline; stage 2 only"
+    )
     size: Literal["demo", "atto", "femto", "pico", "nano", "tiny", "custom"] = "demo"
     depths: tuple[int, ...] | None = Field(None, description="custom size only")
     dims: tuple[int, ...] | None = Field(None, description="custom size only")
@@ -296,6 +305,10 @@ class EvaluationSettings(Section):
     bootstrap: int = Field(1000, ge=0)
 
 
+_ADDED_LATER = (("data", "outcome", ""), ("model", "encoder", "convnext"))
+"""Section, key and usual value of what a study could not say at first: unsaid, it changes no study's name."""
+
+
 class StudyConfig(Section):
     """One study, whole."""
 
@@ -317,6 +330,12 @@ class StudyConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _plain_is_not_pretrained(self) -> StudyConfig:
+        if self.model.encoder == "plain" and self.pretrain.rounds:
+            raise ValueError("model.encoder plain cannot be pre-trained: set pretrain.rounds to 0")
+        return self
+
     @property
     def grid(self) -> tuple[int, int, int]:
         """Cells of the encoder's last map (D, H, W)."""
@@ -328,5 +347,8 @@ class StudyConfig(Section):
         """SHA-256 of the canonical JSON, without the path of the data on this machine."""
         plain = self.model_dump(mode="json")
         plain["data"].pop("path")
+        for section, key, usual in _ADDED_LATER:
+            if plain[section][key] == usual:
+                plain[section].pop(key)
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from phcc_model.classifier import Classifier
-from phcc_model.encoder import Downsample
+from phcc_model.encoder import Downsample, Encoder
 from phcc_model.errors import CaseError, ConfigError, TrainingError
 from phcc_model.explain_attention import AttentionBook
 from phcc_model.layers import Strided
@@ -120,6 +120,16 @@ def grad_cam(
     )
 
 
+def _encoder(model: Classifier) -> Encoder:
+    if not isinstance(model.encoder, Encoder):
+        raise ConfigError(
+            "heat maps are drawn of the method's encoder, not of the plain baseline",
+            where="model.encoder",
+            remedy="Choose another arm",
+        )
+    return model.encoder
+
+
 def _check(model: Classifier, method: str, stage: int) -> None:
     if method not in get_args(Method):
         raise ConfigError(
@@ -127,7 +137,7 @@ def _check(model: Classifier, method: str, stage: int) -> None:
             where="method",
             remedy=f"Choose among {', '.join(get_args(Method))}",
         )
-    stages = len(model.encoder.stages)
+    stages = len(_encoder(model).stages)
     if not -stages <= stage < stages:
         raise ConfigError(
             f"the encoder has no stage {stage}",
@@ -181,7 +191,7 @@ def _map_giver(model: Classifier, stage: int) -> nn.Module:
     Before that norm a cell's slopes and values cancel to nothing (what a layer norm gives does not depend on the
     length of what it gets), and HiResCAM would show rounding errors.
     """
-    encoder = model.encoder
+    encoder = _encoder(model)
     last = stage % len(encoder.stages)
     if last < len(encoder.downs):
         between = encoder.downs[last]
@@ -194,7 +204,7 @@ def _map_giver(model: Classifier, stage: int) -> nn.Module:
 
 def _grid(model: Classifier, stage: int, size: tuple[int, int, int]) -> tuple[int, int, int]:
     """Cells of a stage's map along D, H, W."""
-    encoder = model.encoder
+    encoder = _encoder(model)
     last = stage % len(encoder.stages)
     strided = [part for part in encoder.modules() if isinstance(part, Strided)][: last + 1]
     d, h, w = (n // math.prod(part.stride[axis] for part in strided) for axis, n in enumerate(size))

@@ -64,7 +64,17 @@ SINGLE = {"data.normalisation": "own-liver", "model.classifier.features": ("abso
         ),
         ("pooled", "pooled", SITES, ALONE),
         ("local:B", "local", ("B",), ALONE),
-        ("afp", "afp", SITES, {}),
+        ("plain", "federated", SITES, {"model.encoder": "plain", "pretrain.rounds": 0}),
+        ("labels-25", "federated", SITES, {"finetune.label_fraction": 0.25}),
+        ("no-pretraining+labels-10", "federated", SITES, {"pretrain.rounds": 0, "finetune.label_fraction": 0.1}),
+        ("pooled+no-pretraining", "pooled", SITES, {**ALONE, "pretrain.rounds": 0}),
+        ("local:B+concat", "local", ("B",), {**ALONE, "model.classifier.fusion": "concat"}),
+        ("fedavg+int8", "federated", SITES, {"federation.algorithm": "fedavg", "federation.encoding": "int8"}),
+        ("afp", "baseline", SITES, {}),
+        ("kinetics", "baseline", SITES, {}),
+        ("ratio", "baseline", SITES, {}),
+        ("uniform+afp", "combined", SITES, {"pretrain.weighting.mode": "uniform"}),
+        ("local:B+afp", "combined", ("B",), ALONE),
     ],
 )
 def test_an_arm_changes_what_its_name_says_and_nothing_else(
@@ -147,11 +157,13 @@ def test_a_single_phase_keeps_a_normalisation_that_needs_no_other_phase() -> Non
 
 
 def test_several_arms_are_planned_once_each_and_stars_written_out() -> None:
-    plans = plan_arms(["full", "local:*", "local:B", "phase:*", "full"], STUDY, SITES)
+    names = ["full", "local:*", "local:B", "phase:*", "full", "local:*+no-pretraining"]
+    plans = plan_arms(names, STUDY, SITES)
     assert [plan.name for plan in plans] == [
         "full",
         *("local:A", "local:B", "local:C"),
         *(f"phase:{phase}" for phase in STUDY.data.phases),
+        *(f"local:{site}+no-pretraining" for site in SITES),
     ]
 
 
@@ -163,6 +175,13 @@ def test_several_arms_are_planned_once_each_and_stars_written_out() -> None:
         ("local:D", "(did you mean local:"),
         ("phase:portal", "(did you mean phase:portal-venous?)"),
         ("phase:hepatobiliary", "there is no arm 'phase:hepatobiliary' in this study"),
+        ("full+ful", "there is no arm 'ful'"),
+        ("full+pooled", "there is no arm 'full+pooled'"),
+        ("full+local:A", "there is no arm 'full+local:A'"),
+        ("afp+full", "there is no arm 'afp+full'"),
+        ("labels-0", "there is no arm 'labels-0'"),
+        ("labels-101", "there is no arm 'labels-101'"),
+        ("full+", "there is no arm 'full+'"),
         ("???", "Choose among full, no-pretraining, "),
         ("", "there is no arm ''"),
         ("a\nb", r"there is no arm 'a\nb'"),
@@ -185,3 +204,16 @@ def test_a_quorum_that_cannot_be_met_is_refused_before_anything_runs() -> None:
     ):
         plan_arm("full", STUDY, ["B", "C"])
     assert plan_arm("local:A", STUDY, ["A"]).study.federation.minimum_sites == 1
+
+
+def test_a_combined_arm_says_whose_network_it_takes_and_trains_none() -> None:
+    plan = plan_arm("uniform+afp", STUDY, SITES)
+    assert (plan.base, plan.trained, plan.pretrain_key) == ("uniform", False, None)
+    assert plan.study == plan_arm("uniform", STUDY, SITES).study
+    assert plan_arm("full", STUDY, SITES).base == "full"
+    assert not plan_arm("kinetics", STUDY, SITES).trained
+
+
+def test_the_plain_network_is_never_pretrained() -> None:
+    with pytest.raises(ValueError, match="plain cannot be pre-trained"):
+        StudyConfig.model_validate({"model": {"encoder": "plain"}})
