@@ -25,7 +25,7 @@ class Part(BaseModel):
 
 
 class Span(Part):
-    """From the smallest to the largest value that was seen."""
+    """From a low to a high value."""
 
     low: float
     high: float
@@ -52,8 +52,11 @@ class Between(Part):
 class Seen(Part):
     """What the model saw in training, so that what it never saw can be told; None where nothing is known.
 
+    A span reaches from the lowest 5th to the highest 95th percentile of all hospitals: nothing finer leaves one.
+
     Attributes:
-        patients: whose images these ranges come from.
+        patients: who were trained on at the hospitals that these ranges come from.
+        sites: how many hospitals these are; None where an earlier version wrote it.
         spacing_mm: of the images as measured, along the slices, the rows and the columns (D, H, W).
         field_t: field strength, tesla.
         enhancement: by phase, ln(phase / before contrast) of the tissue around the lesion.
@@ -61,6 +64,7 @@ class Seen(Part):
     """
 
     patients: int = Field(ge=1)
+    sites: int | None = Field(None, ge=1)
     spacing_mm: tuple[Span, Span, Span] | None = None
     field_t: Span | None = None
     enhancement: dict[Phase, Span] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +90,8 @@ def gather(x_ncdhw: Tensor, layout: Layout) -> Tensor:
     x_rc = x_ncdhw.permute(0, 2, 3, 4, 1).reshape(-1, c)
     if layout.rows is not None:
         x_rc = x_rc.index_select(0, layout.rows)
-    return x_rc.view(n, -1, c)
+    # Of no sample, as where no case of a batch has any phase, the number of tokens cannot be worked out.
+    return x_rc.view(n, -1 if n else math.prod(layout.canvas), c)
 
 
 def spread(x_n: Tensor, present_bp: Tensor) -> Tensor:

@@ -324,8 +324,9 @@ def _tell_prepared(home: Home, known: KnownStudy, site: Site) -> None:
     from phcc_client.announcement import card_of
     from phcc_client.guard import suppressed
 
-    card = card_of(site, home.settings.hospital, known.digest)
-    announced = suppressed(card, home.settings.minimum_count)
+    least = home.settings.minimum_count
+    card = card_of(site, home.settings.hospital, known.digest, least)
+    announced = suppressed(card, least)
     table = Table(
         "split", "cases", "patients", "positive", "negative", "announced as", box=None, pad_edge=False
     )
@@ -338,7 +339,7 @@ def _tell_prepared(home: Home, known: KnownStudy, site: Site) -> None:
     console.print(table)
     if announced != card:
         console.print(
-            f"[yellow]note:[/] fewer than {home.settings.minimum_count} patients are not counted, and what is "
+            f"[yellow]note:[/] fewer than {least} patients are not counted, and what is "
             "announced as 0 is not used (minimum_count)"
         )
     funnel = site.record.funnel

@@ -99,8 +99,8 @@ class Desk:
 
     def _card(self, order: CardOrder | Order) -> SiteCard:
         site = open_prepared(self.home.site, study_of(order), self.name, asked_of(order))
-        card = card_of(site, self.name, order.study_digest)
-        return suppressed(card, self.home.settings.minimum_count)
+        least = self.home.settings.minimum_count
+        return suppressed(card_of(site, self.name, order.study_digest, least), least)
 
     def _hand_on(self, order: Order) -> Reply | Working | Failure:
         check_package(order.package, keys.package_version(), where=type(order).__name__)

@@ -14,6 +14,7 @@ import re
 from phcc_model.contract import codec, keys
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import EvaluateReply, Failure, SiteCard, TrainReply, Working
+from phcc_model.contract.ranges import check_ranges
 from phcc_model.contract.wire import Message
 from phcc_model.errors import (
     ConfigError,
@@ -66,6 +67,8 @@ def may_leave(message: Message, manifest: Manifest | None = None) -> Message:
     for name, value in message.to_fields().items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ContractError("the measure is not finite", where=name)
+    if isinstance(message, SiteCard):
+        check_ranges(message.seen)
     if isinstance(message, TrainReply):
         if manifest is None:
             raise ContractError("the change cannot be checked without a manifest", where="TrainReply")
@@ -82,7 +85,11 @@ def suppressed(card: SiteCard, minimum: int) -> SiteCard:
 
     - a split with too few patients is announced as empty;
     - a split with too few positive or too few negative patients is announced as unlabelled (both 0, for one
-      count would give the other away); it can still serve pre-training, which asks for no label.
+      count would give the other away); it can still serve pre-training, which asks for no label;
+    - a reason for which too few patients were set aside is not named. No total is announced from which it could
+      be worked out;
+    - what training images look like is not said where the training patients are not announced. That enough
+      patients stand behind each range was seen to when it was made (`facts.ranges_of`).
 
     The coordinator orders no work on what is announced as empty, and `must_be_announced` refuses it here, so
     no reply can tell afterwards what the card kept back. How many patients are unlabelled is no finding about
@@ -100,7 +107,17 @@ def suppressed(card: SiteCard, minimum: int) -> SiteCard:
         classes = (positives.get(split, 0), negatives.get(split, 0))
         if not patients[split] or any(_too_few(count, minimum) for count in classes):
             positives[split] = negatives[split] = 0
-    return dataclasses.replace(card, patients=patients, cases=cases, positives=positives, negatives=negatives)
+    return dataclasses.replace(
+        card,
+        patients=patients,
+        cases=cases,
+        positives=positives,
+        negatives=negatives,
+        aside={
+            reason: count for reason, count in card.aside.items() if count and not _too_few(count, minimum)
+        },
+        seen=dict(card.seen) if patients.get(keys.TRAIN) else {},
+    )
 
 
 def must_be_announced(card: SiteCard, split: str, stage: str) -> None:
@@ -138,7 +155,8 @@ def must_have_enough(message: Message, minimum: int) -> Message:
     where = ""
     if isinstance(message, SiteCard):
         where = message.site
-        counts = (*message.patients.values(), *message.positives.values(), *message.negatives.values())
+        split = (*message.patients.values(), *message.positives.values(), *message.negatives.values())
+        counts = (*split, *message.aside.values())
     elif isinstance(message, TrainReply):
         where, counts = keys.TRAIN, (message.patients,)
     elif isinstance(message, EvaluateReply):

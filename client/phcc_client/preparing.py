@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from phcc_client.found import aside_of, with_records
 from phcc_client.home import Home
 from phcc_client.imaging.case import Reading, Rejection, Remark
 from phcc_client.imaging.dataset import Entry, Preparation, Progress, prepare_all
@@ -78,6 +79,7 @@ def prepare_site(
         assert whole is not None
         split_of = _split_of_whole(home, whole, progress, again=again)
     entries, rejections = _in_split(preparation, split_of)
+    entries = with_records(entries, path)
     if not again and (before := find_prepared(home.site, study, name, whole)) is not None:
         _nobody_may_move(before, entries, split_of)
         if before.record.terms is None:
@@ -92,6 +94,7 @@ def prepare_site(
         rejections,
         reading.remarks,
         whole=whole,
+        aside=aside_of(entries, rejections, path, home.settings.centre),
     )
 
 
@@ -180,6 +183,7 @@ def write_prepared(
     remarks: Sequence[Remark] = (),
     *,
     whole: StudyConfig | None = None,
+    aside: Mapping[str, int] | None = None,
 ) -> Site:
     """List a site's prepared cases in its folder.
 
@@ -193,6 +197,7 @@ def write_prepared(
         rejections: cases that were set aside.
         remarks: what to know about those that were not.
         whole: the study that ``study`` is an arm of; None where it is no arm.
+        aside: patients that are not used, by the reason.
 
     Raises:
         DataError: two cases have one name.
@@ -208,6 +213,7 @@ def write_prepared(
         cache=cache,
         rejections=rejections,
         remarks=remarks,
+        aside=aside,
     )
 
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phcc_client.imaging.cache import load, preparation_digest, write_atomically
 from phcc_client.imaging.case import Rejection, Remark
+from phcc_client.imaging.facts import PhaseFacts
 from phcc_model.cases import UNKNOWN_LABEL, CaseSet
 from phcc_model.config import DataSettings, Phase, SplitSettings
 from phcc_model.errors import DatasetError, SplitError, StorageError
@@ -41,7 +42,7 @@ class _Record(BaseModel):
 
 
 class SiteCase(_Record):
-    """One case of a site; `afp` is None where it is unknown."""
+    """One case of a site; `afp` is None where unknown, `facts` are empty where an earlier version wrote it."""
 
     case: str
     patient: str
@@ -51,6 +52,7 @@ class SiteCase(_Record):
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     centre: str | None = None
     scanner: str | None = None
+    facts: tuple[PhaseFacts, ...] = ()
 
 
 class SetAside(_Record):
@@ -70,10 +72,14 @@ class Note(_Record):
 
 
 class Funnel(_Record):
-    """From what was read to what is used: ``read = prepared + len(rejections)``."""
+    """From what was read to what is used: ``read = prepared + len(rejections)``, in cases.
+
+    `aside` counts patients that are not used, by the reason (`keys.ASIDE`), from the source on.
+    """
 
     read: int
     prepared: int
+    aside: dict[str, int] = {}
     rejections: tuple[SetAside, ...] = ()
     remarks: tuple[Note, ...] = ()
 
@@ -241,6 +247,7 @@ def write_site(
     cache: Path,
     rejections: Sequence[Rejection] = (),
     remarks: Sequence[Remark] = (),
+    aside: Mapping[str, int] | None = None,
 ) -> Site:
     """Write a site's file into its folder, whole or not at all.
 
@@ -254,6 +261,7 @@ def write_site(
         cache: the folder of crops; named relative to the site's folder where it lies near.
         rejections: cases of this site that were set aside.
         remarks: what to know about those that were not.
+        aside: patients that are not used, by the reason.
 
     Returns:
         The site, opened.
@@ -278,6 +286,7 @@ def write_site(
         funnel=Funnel(
             read=len(entries) + len(rejections),
             prepared=len(entries),
+            aside=dict(aside or {}),
             rejections=tuple(
                 SetAside(case=r.case, patient=r.patient, reason=r.reason, remedy=r.remedy) for r in rejections
             ),
@@ -302,6 +311,7 @@ def _site_case(entry: Entry, split: Split | None, site: str) -> SiteCase:
         key=entry.key,
         centre=entry.centre,
         scanner=entry.scanner,
+        facts=entry.facts,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from phcc_client.home import ClientSettings
 from phcc_client.outbox import Sent
 from phcc_model.config import StudyConfig
-from phcc_model.contract import keys
+from phcc_model.contract import keys, ranges
 from phcc_model.threshold import BINS
 
 MEASURES = {
@@ -76,11 +76,19 @@ def leaves(study: StudyConfig, weights: Mapping[str, int]) -> Iterator[tuple[str
             f"({study.federation.encoding}, {megabytes(number * size)})",
         )
     yield "counts", "patients and cases per split; positive and negative patients per split; training steps"
+    yield "set aside", f"how many patients are not used, by the reason: {', '.join(keys.ASIDE)}"
+    yield (
+        "images",
+        "of the training patients' images, between what values nine in ten lie (5th to 95th percentile, rounded "
+        "outwards): mm between slices and pixels, tesla, brightness against before contrast, seconds between "
+        "phases; so that a prediction can say what the model never saw",
+    )
     for name in sorted(keys.METRICS):
         yield f"measure {name}", MEASURES[name]
     yield (
         "histograms",
-        f"validation and test: how many positive and negative cases score in each of {BINS} bins of 0..1",
+        f"validation and test: how many positive and negative cases score in each of {BINS} bins of 0..1; the "
+        "coordinator keeps them in its record, for threshold, recalibration, curves",
     )
     yield "besides", "this hospital's name, the package's version, seconds of work, steps done so far"
     yield "errors", "one word of " + ", ".join(sorted(keys.FAILURE_CODES)) + ", and a fixed line"
@@ -99,6 +107,7 @@ def privacy(study: StudyConfig, settings: ClientSettings) -> Iterator[tuple[str,
         if least > 1
         else "every count leaves, however small (minimum_count is 1)",
     )
+    yield "ranges", f"leave only where {max(least, ranges.FEWEST)} patients or more stand behind them"
     yield "noise", "none is added: the changes of weights leave as training gave them"
     yield (
         "transport",
@@ -123,7 +132,8 @@ def told(sent: Sent) -> str:
     counts, measures = sent.counts, sent.statistics
     match sent.kind:
         case "SiteCard":
-            return "counts: " + "; ".join(_split_told(counts, split) for split in keys.SPLITS)
+            splits = [_split_told(counts, split) for split in keys.SPLITS]
+            return "counts: " + "; ".join([*splits, *_aside_told(counts), *_ranges_told(measures)])
         case "TrainReply":
             elements = sum(array.elements for array in sent.arrays)
             named = [f"{n.removeprefix('metrics.')} {v:.4g}" for n, v in measures.items() if "." in n]
@@ -150,6 +160,22 @@ def _split_told(counts: Mapping[str, int], split: str) -> str:
         counts.get(f"{what}.{split}", 0) for what in ("patients", "positives", "negatives")
     )
     return f"{split} {patients} patients ({positive} positive, {negative} negative)"
+
+
+def _aside_told(counts: Mapping[str, int]) -> Iterator[str]:
+    aside = {reason: counts[f"aside.{reason}"] for reason in keys.ASIDE if f"aside.{reason}" in counts}
+    if aside:
+        yield "set aside " + ", ".join(f"{count} {reason}" for reason, count in aside.items())
+
+
+def _ranges_told(measures: Mapping[str, float]) -> Iterator[str]:
+    told = [
+        f"{name} {measures[f'seen.{name}.low']:g} to {measures[f'seen.{name}.high']:g}"
+        for name in ranges.QUANTITIES
+        if f"seen.{name}.low" in measures
+    ]
+    if told:
+        yield "training images: " + ", ".join(told)
 
 
 def megabytes(number: int) -> str:

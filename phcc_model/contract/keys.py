@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Final, Literal
 
-CONTRACT_VERSION: Final = 2
+CONTRACT_VERSION: Final = 3
 DISTRIBUTION: Final = "phcc-ssl-federated"
 
 Stage = Literal["pretrain", "finetune"]
@@ -52,6 +52,16 @@ METRICS: Final = frozenset(
     }
 )
 """The only measures of training that may leave a hospital; one that is not defined is left out, never NaN."""
+
+ASIDE: Final = (
+    "unreadable",
+    "not-mr-liver",
+    "phases-incomplete",
+    "no-lesion",
+    "unusable",
+    "not-prepared",
+)
+"""Why patients of a hospital are not in a study: a patient counts once, by the first reason on the way in."""
 
 WAITING: Final = "waiting"
 TRAINING: Final = "training"

@@ -6,7 +6,7 @@ puts it together again, every value checked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from phcc_model.contract.wire import Message
@@ -38,6 +38,8 @@ class SiteCard(Message):
         cases: cases (lesions) by split.
         positives: patients by split with at least one positive lesion.
         negatives: the other patients by split with a labelled lesion; who is in neither is unlabelled.
+        aside: patients that are in no split, by the reason (see `keys.ASIDE`).
+        seen: what the training patients' images look like, as ends of ranges (see `ranges.ENDS`).
     """
 
     site: str
@@ -46,6 +48,8 @@ class SiteCard(Message):
     cases: dict[str, int]
     positives: dict[str, int]
     negatives: dict[str, int]
+    aside: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from phcc_model.contract import keys
+from phcc_model.contract import keys, ranges
 from phcc_model.contract.manifest import Array
 from phcc_model.errors import ContractError, VersionMismatch
 
@@ -112,6 +112,12 @@ def check_package(theirs: str, ours: str, where: str) -> None:
 
 
 _MAPS: tuple[object, ...] = (dict[str, int], dict[str, float])
+_VOCABULARIES: dict[str, Collection[str]] = {
+    "metrics": keys.METRICS,
+    "aside": keys.ASIDE,
+    "seen": ranges.ENDS,
+}
+"""The names that a map may hold, by its field; those of any other map are splits."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -153,7 +159,7 @@ def _check(name: str, kind: object, value: object) -> None:
         wanted = getattr(kind, "__name__", kind) if not typing.get_args(kind) else kind
         raise ContractError(f"must be {wanted}, not {type(value).__name__}", where=name)
     for key in value if isinstance(value, dict) else ():
-        known = keys.METRICS if name == "metrics" else keys.SPLITS
+        known = _VOCABULARIES.get(name, keys.SPLITS)
         if key not in known:
             raise ContractError(
                 f"this name is not in the contract; known are {', '.join(sorted(known))}",

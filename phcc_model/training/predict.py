@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
-from phcc_model.errors import TrainingError
+from phcc_model.errors import CaseError, TrainingError
 from phcc_model.training.batches import Batch, in_order
 from phcc_model.training.steps import evaluation_mode
 
@@ -30,8 +30,16 @@ def predict(
         float32 [n]; `1 / (1 + exp(-logit))` is the probability.
 
     Raises:
+        CaseError: a case has none of the study's phases: there is nothing to score.
         TrainingError: a score is not finite.
     """
+    empty = np.flatnonzero(~cases.present_np.any(axis=1))
+    if empty.size:
+        raise CaseError(
+            "none of the study's phases is there, so it has no score",
+            where=f"case {cases.case[empty[0]]}",
+            remedy="Leave it out, or give an image of at least one phase",
+        )
     parts = [np.zeros(0, np.float32)]
     with evaluation_mode(model, device):
         for at_b in in_order(len(cases), batch_size):

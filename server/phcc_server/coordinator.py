@@ -21,7 +21,7 @@ from phcc_model.contract.messages import CardOrder, SiteCard
 from phcc_model.contract.wire import LINE
 from phcc_model.errors import ReplyRefused, RoundError
 from phcc_model.study_file import as_text
-from phcc_server.ledger import Ledger, RoundRecord
+from phcc_server.ledger import CardRecord, Ledger, RoundRecord
 from phcc_server.reception import check_card
 from phcc_server.rounds import (
     Evaluate,
@@ -105,6 +105,7 @@ class Coordinator:
         self._asked = as_text(configured or study)
         self._expected: tuple[str, ...] = ()
         self._cards: dict[str, SiteCard] = {}
+        self._written: dict[str, CardRecord] = {}
         self._absent: dict[str, str] = {}
         self._notices: dict[str, str] = {}
 
@@ -211,8 +212,7 @@ class Coordinator:
         self._ask(0.0)
         while (done := self._attempt(step, manifest, flats, previous_norm)).status is RoundStatus.FAILED:
             digest = state_digest(weights)
-            record = done.record(self.arm, digest, digest)
-            self.ledger.append(record)
+            record = self._append(done.record(self.arm, digest, digest))
             self.listen(record)
             if self.study.federation.below_quorum == "stop":
                 raise RoundError(
@@ -267,10 +267,19 @@ class Coordinator:
         record: RoundRecord,
     ) -> None:
         """Write the round down: the record, then the checkpoint, then where the arm stands."""
-        self.ledger.append(record)
+        record = self._append(record)
         self.store.save_round(self.arm, step.stage, step.round, weights, trained)
         self._advance(step, weights, judged, state)
         self.listen(record)
+
+    def _append(self, record: RoundRecord) -> RoundRecord:
+        """Write a round down, with the cards that came since the last one."""
+        cards = {site: CardRecord.of(card) for site, card in sorted(self._cards.items())}
+        new = {site: card for site, card in cards.items() if self._written.get(site) != card}
+        record = record.model_copy(update={"cards": new})
+        self.ledger.append(record)
+        self._written |= new
+        return record
 
     def _advance(self, step: Train, weights: State, judged: StudyState, state: StudyState) -> None:
         self.store.save_state(self.arm, judged)

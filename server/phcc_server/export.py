@@ -11,9 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy.special import expit, logit
-
-from phcc_model.arms import arm_study
+from phcc_model.arms import BASELINES, COMBINED, arm_study
 from phcc_model.build import build_classifier, load_state
 from phcc_model.checkpoint import state_digest
 from phcc_model.config import StudyConfig
@@ -21,25 +19,25 @@ from phcc_model.contract import keys
 from phcc_model.contract.manifest import Array
 from phcc_model.errors import ConfigError, StorageError
 from phcc_model.package import ModelPackage, write_package
-from phcc_model.package_schema import Recalibration, Threshold
-from phcc_model.statistics.calibration import CLIP, assess_calibration
+from phcc_model.package_schema import Recalibration, Seen, Threshold
 from phcc_model.storage import storage_error, write_atomically
 from phcc_model.study_file import load_study
 from phcc_server.export_card import package_card
 from phcc_server.export_monai import write_bundle
 from phcc_server.export_onnx import require_libraries, to_onnx
-from phcc_server.ledger import RoundRecord, read_rounds, verify
-from phcc_server.report.again import SCORES_FILE, read_scores, read_summary
+from phcc_server.ledger import RoundRecord, cards_of, read_rounds, verify
+from phcc_server.recalibration import fit_counts, fit_recalibration
+from phcc_server.report.again import read_summary
 from phcc_server.report.card import model_card
 from phcc_server.report.page import SUMMARY_FILE
+from phcc_server.report.scores import SCORES_FILE, read_scores
 from phcc_server.run_folder import RunFolder
+from phcc_server.seen import seen_of
 from phcc_server.store import RunStore
 from phcc_server.validation_round import NO_THRESHOLD
 
 ONNX = "onnx/model.onnx"
 MONAI = "monai"
-FEWEST = 10
-"""Validation patients of each class, below which none is fitted: it would add more error than it takes away."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ class FinishedArm:
         threshold: frozen on validation patients.
         calibration: None where there is nothing to fit it on.
         note: why there is none.
+        seen: what the sites announced of their training images; None where they announced nothing.
         card: of the report; None where the run holds no report.
     """
 
@@ -64,6 +63,7 @@ class FinishedArm:
     threshold: Threshold
     calibration: Recalibration | None
     note: str
+    seen: Seen | None
     card: str | None
 
 
@@ -116,8 +116,10 @@ def read_arm(run: Path, arm: str) -> FinishedArm:
         StorageError: the arm has not finished, or the record does not hold.
     """
     study = arm_study(_study(run), arm)
-    if arm == "afp":
-        raise ConfigError("this arm has no network", where=f"--arm {arm}", remedy="Choose another arm")
+    if arm in BASELINES or arm.endswith(COMBINED):
+        raise ConfigError(
+            "this arm is no network of its own", where=f"--arm {arm}", remedy="Choose another arm"
+        )
     final = RunStore(run / "checkpoints", study.digest).final(arm)
     record = _record(run, arm, final.info.round_index)
     if record.digest_after != state_digest(final.arrays):
@@ -126,7 +128,7 @@ def read_arm(run: Path, arm: str) -> FinishedArm:
             where=str(final.path),
             remedy="Look at phcc-server verify, and restore the run from a backup",
         )
-    calibration, note = _recalibration(run, arm)
+    calibration, note = _recalibration(run, arm, record)
     report = run / SUMMARY_FILE
     return FinishedArm(
         study,
@@ -136,6 +138,7 @@ def read_arm(run: Path, arm: str) -> FinishedArm:
         _threshold(record),
         calibration,
         note,
+        seen_of(cards_of(read_rounds(run / "ledger.jsonl"), arm)),
         model_card(read_summary(run)) if report.exists() else None,
     )
 
@@ -175,40 +178,15 @@ def _threshold(record: RoundRecord) -> Threshold:
     )
 
 
-def _recalibration(run: Path, arm: str) -> tuple[Recalibration | None, str]:
-    if not (run / SCORES_FILE).exists():
+def _recalibration(run: Path, arm: str, record: RoundRecord) -> tuple[Recalibration | None, str]:
+    """From a simulation's scores; of real sites from what they counted in the chosen round's validation."""
+    if (run / SCORES_FILE).exists():
+        rows = [row for row in read_scores(run / SCORES_FILE) if row.arm == arm and row.split == "validation"]
+        scored = [(row.label, row.score) for row in rows if row.scored and row.score is not None]
+        return fit_recalibration([label for label, _ in scored], [score for _, score in scored])
+    if record.validation is None or not record.validation.counts:
         return None, "The record of the run keeps no counts of validation patients' scores."
-    rows = [row for row in read_scores(run / SCORES_FILE) if row.arm == arm and row.split == "validation"]
-    scored = [(row.label, row.score) for row in rows if row.scored and row.score is not None]
-    return fit_recalibration([label for label, _ in scored], [score for _, score in scored])
-
-
-def fit_recalibration(label: list[int], probability: list[float]) -> tuple[Recalibration | None, str]:
-    """Intercept and slope by logistic regression on the logit (Cox, Biometrika 1958;45:562-565).
-
-    Args:
-        label: 0 or 1 for each case.
-        probability: the model's, of 1.
-
-    Returns:
-        The recalibration, or None, and in words why there is none.
-    """
-    positives = sum(label)
-    counts = f"{positives} positive and {len(label) - positives} negative validation cases"
-    if min(positives, len(label) - positives) < FEWEST:
-        return None, f"{counts} are too few to fit one ({FEWEST} of each are asked for)."
-    slope = assess_calibration(label, probability).slope
-    if slope.value is None:
-        return None, f"None can be fitted: {slope.reason}."
-    if not 0.0 < slope.value <= 100.0:
-        return None, f"On {counts} the scores do not rise with the outcome (slope {slope.value:.2f})."
-    # With the slope in place, the intercept of the joint fit is what makes the mean right.
-    scaled = [float(expit(slope.value * logit(min(max(p, CLIP), 1.0 - CLIP)))) for p in probability]
-    intercept = assess_calibration(label, scaled).intercept
-    if intercept.value is None or not abs(intercept.value) <= 100.0:
-        return None, f"None can be fitted on {counts}."
-    source = f"Fitted on {counts}, the same that chose the round and the threshold"
-    return Recalibration(intercept=intercept.value, slope=slope.value, source=source), ""
+    return fit_counts(record.validation.histogram)
 
 
 def _write(finished: FinishedArm, folder: Path, *, plain: bool) -> None:
@@ -228,6 +206,7 @@ def _write(finished: FinishedArm, folder: Path, *, plain: bool) -> None:
         finished.note,
         difference,
         finished.card,
+        finished.seen,
     )
     others: tuple[str, ...] = ()
     if not plain:
@@ -243,6 +222,7 @@ def _write(finished: FinishedArm, folder: Path, *, plain: bool) -> None:
         threshold=finished.threshold,
         calibration=finished.calibration,
         calibration_note=finished.note or None,
+        seen=finished.seen,
         card=card,
         others=others,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from phcc_model.config import StudyConfig
-from phcc_model.package_schema import Recalibration, Threshold
+from phcc_model.outcome import outcome_of
+from phcc_model.package_schema import Recalibration, Seen, Threshold
+from phcc_server.seen import in_words
 
 _CARD = """\
 # Model package: {study}, arm {arm}
@@ -17,8 +19,7 @@ _CARD = """\
   settings are in `package.json` under `study.data`.
 - Threshold: {threshold:.3f} on the probability before recalibration, from which on a case is positive. {source}.
 - Recalibration: {calibration}
-- What the model saw in training (spacing, field strength, enhancement, times): not recorded, so that a case
-  outside of it cannot be told.
+- What the model saw in training: {seen}
 {onnx}"""
 _CHECKED = "- ONNX: logits within {:.1g} of torch's, over random cases with phases missing.\n"
 _SYNTHETIC = """
@@ -41,9 +42,19 @@ Not validated prospectively; a score of a patient unlike those of the study may 
 
 def purpose(study: StudyConfig) -> str:
     """What the model gives, in words."""
-    if study.data.source == "medmnist":
-        return "the probability of the positive class of a MedMNIST file, which is not about the liver"
-    return "the probability that a hepatocellular carcinoma is proliferative, from multi-phase MRI"
+    outcome = outcome_of(study.data)
+    return f"the probability that {outcome.event}, from {outcome.images}"
+
+
+def _seen(seen: Seen | None) -> str:
+    if seen is None:
+        return (
+            "no site announced it (spacing, field strength, enhancement,\n  times), so that a case outside of it "
+            "cannot be told."
+        )
+    sites = f"{seen.sites or 1} site{'' if seen.sites == 1 else 's'}"
+    lines = [f"{seen.patients} patients of {sites}; nine in ten of each site's lie within:", *in_words(seen)]
+    return "\n  - ".join(lines)
 
 
 def package_card(
@@ -56,6 +67,7 @@ def package_card(
     note: str,
     onnx_difference: float | None,
     report_card: str | None,
+    seen: Seen | None = None,
 ) -> str:
     """The card.
 
@@ -69,6 +81,7 @@ def package_card(
         note: why there is none.
         onnx_difference: the largest difference of a logit between torch and the ONNX file; None without one.
         report_card: the report's model card; None: a short one stands for it.
+        seen: what the sites announced of their training images.
     """
     data = study.data
     recalibrated = (
@@ -93,6 +106,7 @@ def package_card(
         threshold=threshold.value,
         source=threshold.source,
         calibration=recalibrated,
+        seen=_seen(seen),
         onnx=checked,
     )
     if report_card is None:

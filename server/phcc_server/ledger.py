@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from phcc_model.chain import Chain, read_records, verify_chain
 from phcc_model.contract import keys
+from phcc_model.contract.messages import SiteCard
 from phcc_model.errors import StorageError
+from phcc_model.threshold import BINS, ScoreHistogram
 from phcc_server.rounds import RoundStatus
 
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(ge=0.0)]
+Bin = Annotated[int, Field(ge=0, lt=BINS)]
 
 
 class _Part(BaseModel):
@@ -36,6 +41,47 @@ class SiteRecord(_Part):
     weight: Number | None = Field(None, description="what the change counted in the mean")
 
 
+class CardRecord(_Part):
+    """What a site announced of itself: the counts and ranges of its `SiteCard`, as they were sent."""
+
+    patients: dict[str, Count] = {}
+    cases: dict[str, Count] = {}
+    positives: dict[str, Count] = {}
+    negatives: dict[str, Count] = {}
+    aside: dict[str, Count] = {}
+    seen: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, card: SiteCard) -> CardRecord:
+        """What a card says."""
+        return cls.model_validate({name: dict(getattr(card, name)) for name in cls.model_fields})
+
+
+class ScoreCounts(_Part):
+    """How many cases of a site scored in each bin, as it sent them; empty bins are left out."""
+
+    positives: dict[Bin, Count] = {}
+    negatives: dict[Bin, Count] = {}
+
+    @classmethod
+    def of(cls, positives: Sequence[int], negatives: Sequence[int]) -> ScoreCounts:
+        """Those of a reply, bin by bin."""
+        return cls(positives=_filled(positives), negatives=_filled(negatives))
+
+    @property
+    def histogram(self) -> ScoreHistogram:
+        """The same, with the empty bins."""
+        counts_ck = np.zeros((2, BINS), np.int64)
+        for row_k, counts in zip(counts_ck, (self.negatives, self.positives), strict=True):
+            for place, count in counts.items():
+                row_k[place] = count
+        return ScoreHistogram.from_array(counts_ck)
+
+
+def _filled(counts: Sequence[int]) -> dict[int, int]:
+    return {place: count for place, count in enumerate(counts) if count}
+
+
 class ValidationRecord(_Part):
     """The aggregated weights on all sites' validation patients."""
 
@@ -44,6 +90,14 @@ class ValidationRecord(_Part):
     threshold: float | None = Field(None, description="Youden, on the probability")
     cases: Count = 0
     left_out: dict[str, str] = Field({}, description="sites whose patients are missing, with the reason")
+    counts: dict[str, ScoreCounts] = Field(
+        {}, description="by site; empty in pre-training, and in what earlier versions wrote"
+    )
+
+    @property
+    def histogram(self) -> ScoreHistogram:
+        """The scores of all sites' validation cases, counted by bin and class."""
+        return sum((one.histogram for one in self.counts.values()), ScoreHistogram.empty())
 
 
 class RoundRecord(_Part):
@@ -62,6 +116,27 @@ class RoundRecord(_Part):
     validation: ValidationRecord | None = None
     best: bool = Field(False, description="the best round of its stage so far, on validation")
     versions: dict[str, str] = {}
+    cards: dict[str, CardRecord] = Field(
+        {}, description="of the sites that announced themselves, or did so anew, since the last round"
+    )
+
+    def told(self) -> dict[str, Any]:
+        """What a report shows of the round: all but counts by bin and the sites' cards."""
+        return self.model_dump(mode="json", exclude={"cards": True, "validation": {"counts"}})
+
+
+def cards_of(rounds: Iterable[RoundRecord], arm: str | None = None) -> dict[str, CardRecord]:
+    """What each site announced last, by site.
+
+    Args:
+        rounds: in the order of the ledger.
+        arm: to which they announced it; None: to any. Arms that see other phases may have other counts.
+    """
+    found: dict[str, CardRecord] = {}
+    for record in rounds:
+        if arm is None or record.arm == arm:
+            found |= record.cards
+    return dict(sorted(found.items()))
 
 
 class Ledger:

@@ -22,6 +22,7 @@ from phcc_model.contract.messages import (
     TrainOrder,
     TrainReply,
 )
+from phcc_model.contract.ranges import check_ranges
 from phcc_model.errors import ContractError, ReplyRefused
 from phcc_model.threshold import BINS
 
@@ -60,6 +61,14 @@ def check_card(card: SiteCard, order: CardOrder, taken: Collection[str] = ()) ->
         _within(f"cases.{split}", cases, patients, LARGEST_COUNT if patients else 0, card.site)
         _within(f"positives.{split}", positives, 0, patients, card.site)
         _within(f"negatives.{split}", negatives, 0, patients - positives, card.site)
+    for reason, count in card.aside.items():
+        _within(f"aside.{reason}", count, 0, LARGEST_COUNT, card.site)
+    try:
+        check_ranges(card.seen)
+    except ContractError as error:
+        raise ReplyRefused(f"{error.where} {error.what}", where=card.site) from error
+    if card.seen and not card.patients.get(keys.TRAIN, 0):
+        raise ReplyRefused("tells of training images, and has no training patients", where=card.site)
     return card
 
 

@@ -116,7 +116,7 @@ def resume_command(run: RunName, instance: InstanceFolder = DEFAULT_INSTANCE) ->
 
 
 def report_command(run: RunName, instance: InstanceFolder = DEFAULT_INSTANCE) -> None:
-    """Say where a run's report is; of a simulated run's folder, work every figure out again.
+    """Work every figure of a finished run out again from its record, and say where the report is.
 
     Example: phcc-server report demo-1, or: phcc-server report runs/demo
     """

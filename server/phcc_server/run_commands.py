@@ -24,9 +24,9 @@ from phcc_server.hospitals import Register
 from phcc_server.instance import Instance
 from phcc_server.ledger import read_rounds
 from phcc_server.options import console
+from phcc_server.real_arms import arms_at_sites
 from phcc_server.run_folder import RunFolder
 from phcc_server.screen import Screen
-from phcc_server.study_runner import arms_at_sites
 from phcc_server.superlink import Control
 from phcc_server.watchman import last_refusals
 
@@ -185,24 +185,24 @@ def let_go_on(folder: Path, name: str, *, go_on: bool) -> None:
 
 
 def show_report(folder: Path, name: str) -> None:
-    """Where a run's report is; of a simulated run's folder it is worked out again, from its scores.
+    """Work the report of a finished run out again, from its record, and say where it is.
 
     Raises:
-        PhccError: there is none yet, or the folder holds no finished run.
+        PhccError: the run is not finished, its record does not hold, or the folder holds no run.
     """
-    if "/" in name or Path(name).is_dir():
-        from phcc_server.report.again import report_again
+    from phcc_server.report.again import report_again
 
-        console.print(f"report  {report_again(Path(name))}\nfigures {Path(name) / 'summary.json'}")
-        return
-    instance = Instance.open(folder)
-    run = RunFolder.open(instance.runs, name)
-    page = run.folder / "report.html"
-    if not page.is_file():
-        raise RoundError(
-            f"there is no report yet, the run is {run.state}", where=name, remedy=f"phcc-server watch {name}"
-        )
-    console.print(f"report  {page}\nfigures {run.folder / 'summary.json'}")
+    run = Path(name)
+    if "/" not in name and not run.is_dir():
+        found = RunFolder.open(Instance.open(folder).runs, name)
+        if found.state != "finished":
+            raise RoundError(
+                f"there is no report yet, the run is {found.state}",
+                where=name,
+                remedy=f"phcc-server watch {name}",
+            )
+        run = found.folder
+    console.print(f"report  {report_again(run)}\nfigures {run / 'summary.json'}")
 
 
 def verify_run(folder: Path, name: str) -> None:

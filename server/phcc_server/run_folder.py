@@ -115,6 +115,10 @@ class RunFolder:
         found = [path.parent for path in runs.glob("*/request.json") if RUN_NAME.fullmatch(path.parent.name)]
         return tuple(cls(folder) for folder in sorted(found, key=lambda f: (f.stat().st_ctime, f.name)))
 
+    def tests_of(self, arm: str) -> Path:
+        """Where it stands what the sites said of an arm's model on their test patients."""
+        return self.tests / f"{re.sub(r'[^a-z0-9-]+', '-', arm)}.json"
+
     @property
     def request(self) -> Request:
         """What was asked for.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from phcc_model.build import build_classifier, state_of
@@ -22,6 +22,7 @@ from phcc_model.storage import write_atomically
 from phcc_model.study_file import StudyText
 from phcc_model.threshold import BINS
 from phcc_server.coordinator import ArmResult
+from phcc_server.ledger import CardRecord, ScoreCounts
 from phcc_server.report.summary import ScoredCase
 from phcc_server.sites import Sites
 from phcc_server.validation_round import collect
@@ -35,11 +36,13 @@ class SiteTests:
         replies: by site.
         left_out: sites whose test patients are missing, with the reason.
         external: sites that no patient was trained on.
+        cards: how the sites announced themselves; empty where an earlier version wrote it.
     """
 
     replies: Mapping[str, EvaluateReply]
     left_out: Mapping[str, str]
     external: tuple[str, ...]
+    cards: Mapping[str, CardRecord] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write them down, so that no patient is scored twice.
@@ -51,6 +54,7 @@ class SiteTests:
             "replies": {site: reply.to_fields() for site, reply in self.replies.items()},
             "left_out": dict(self.left_out),
             "external": list(self.external),
+            "cards": {site: card.model_dump(mode="json") for site, card in self.cards.items()},
         }
         write_atomically(path, json.dumps(plain, sort_keys=True))
 
@@ -63,8 +67,9 @@ class SiteTests:
         """
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))
-            replies = {site: EvaluateReply.from_fields(fields) for site, fields in plain["replies"].items()}
-            return cls(replies, dict(plain["left_out"]), tuple(plain["external"]))
+            replies = {site: _reply(fields) for site, fields in plain["replies"].items()}
+            cards = {site: CardRecord.model_validate(card) for site, card in plain.get("cards", {}).items()}
+            return cls(replies, dict(plain["left_out"]), tuple(plain["external"]), cards)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, ContractError) as error:
@@ -76,14 +81,28 @@ class SiteTests:
         """As many cases as were counted, each at the middle of its bin; none of them is a patient by name."""
         for site, reply in sorted(self.replies.items()):
             split = "external" if site in self.external else "internal"
-            number = 0
-            for label, counts in ((1, reply.positives), (0, reply.negatives)):
-                for place, count in enumerate(counts):
-                    for _ in range(count):
-                        number += 1
-                        name = f"{site}-{number}"
-                        score = (place + 0.5) / BINS
-                        yield ScoredCase(arm, name, name, site, split, label, score, threshold, binned=True)
+            counts = ScoreCounts.of(reply.positives, reply.negatives)
+            yield from counted_cases(arm, site, split, counts, threshold)
+
+
+def counted_cases(
+    arm: str, site: str, split: str, counts: ScoreCounts, threshold: float
+) -> Iterator[ScoredCase]:
+    """As many cases as a site counted, each at the middle of its bin; none of them is a patient by name."""
+    number = 0
+    for label, bins in ((1, counts.positives), (0, counts.negatives)):
+        for place, count in sorted(bins.items()):
+            for _ in range(count):
+                number += 1
+                name = f"{site}-{split}-{number}"
+                score = (place + 0.5) / BINS
+                yield ScoredCase(arm, name, name, site, split, label, score, threshold, binned=True)
+
+
+def _reply(fields: Mapping[str, object]) -> EvaluateReply:
+    """A reply as it was kept; contract 2 had the same fields."""
+    same = fields.get("contract") in (2, keys.CONTRACT_VERSION)
+    return EvaluateReply.from_fields({**fields, "contract": keys.CONTRACT_VERSION} if same else fields)
 
 
 def score_at_sites(
@@ -120,4 +139,5 @@ def score_at_sites(
     ]
     replies, left_out = collect(orders, cards, sites, study.federation.round_deadline_s)
     external = tuple(site for site, card in sorted(cards.items()) if not card.patients.get(keys.TRAIN, 0))
-    return SiteTests(replies, left_out, external)
+    announced = {site: CardRecord.of(card) for site, card in sorted(cards.items())}
+    return SiteTests(replies, left_out, external, announced)

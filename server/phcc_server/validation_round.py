@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.contract.manifest import Array, Manifest
@@ -19,7 +17,7 @@ from phcc_model.errors import ReplyRefused
 from phcc_model.study_file import StudyText
 from phcc_model.threshold import ScoreHistogram
 from phcc_server.aggregation import pooled_loss
-from phcc_server.ledger import ValidationRecord
+from phcc_server.ledger import ScoreCounts, ValidationRecord
 from phcc_server.reception import check_evaluation
 from phcc_server.rounds import Evaluate
 from phcc_server.sites import NoReply, Sites
@@ -60,7 +58,7 @@ def validate_round(
         if _can_validate(cards[site], step.stage)
     ]
     replies, left_out = collect(orders, cards, sites, study.federation.round_deadline_s)
-    return _pooled(list(replies.values()), left_out)
+    return _pooled(replies, left_out)
 
 
 def collect(
@@ -80,20 +78,21 @@ def collect(
     return replies, left_out
 
 
-def _pooled(replies: list[EvaluateReply], left_out: dict[str, str]) -> ValidationRecord:
-    histogram = ScoreHistogram.empty()
-    for reply in replies:
-        if reply.positives:
-            histogram += ScoreHistogram(
-                np.asarray(reply.positives, np.int64), np.asarray(reply.negatives, np.int64)
-            )
+def _pooled(replies: Mapping[str, EvaluateReply], left_out: dict[str, str]) -> ValidationRecord:
+    counts = {
+        site: ScoreCounts.of(reply.positives, reply.negatives)
+        for site, reply in replies.items()
+        if reply.positives
+    }
+    histogram = sum((one.histogram for one in counts.values()), ScoreHistogram.empty())
     both = histogram.positives > 0 and histogram.negatives > 0
     return ValidationRecord(
-        loss=pooled_loss((reply.loss, reply.cases) for reply in replies),
+        loss=pooled_loss((reply.loss, reply.cases) for reply in replies.values()),
         auc=histogram.auc if both and math.isfinite(histogram.auc) else None,
         threshold=histogram.youden() if both else None,
-        cases=sum(reply.cases for reply in replies),
+        cases=sum(reply.cases for reply in replies.values()),
         left_out=left_out,
+        counts=counts,
     )
 
 

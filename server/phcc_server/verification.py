@@ -11,10 +11,10 @@ from phcc_model.checkpoint import load_checkpoint, state_digest
 from phcc_model.contract import keys
 from phcc_model.errors import PhccError
 from phcc_server.ledger import RoundRecord, read_rounds, verify
+from phcc_server.real_arms import arms_at_sites
 from phcc_server.rounds import RoundStatus
 from phcc_server.run_folder import RunFolder
 from phcc_server.store import RunStore
-from phcc_server.study_runner import arms_at_sites
 
 
 def faults_of(run: RunFolder) -> tuple[str, ...]:

@@ -58,6 +58,12 @@ CARD = SiteCard(
     positives={"train": 2},
     negatives={"train": 2},
 )
+TOLD = dataclasses.replace(
+    CARD,
+    patients={"train": 40, "test": 3},
+    aside={"no-lesion": 4, "phases-incomplete": 12, "unreadable": 0},
+    seen={"field.low": 1.5, "field.high": 3.0},
+)
 FAILED = Failure(package="0.1.0", site="H1", code="data", line="one line")
 
 
@@ -281,3 +287,44 @@ def test_a_small_count_does_not_leave(reply: Message, leaves: bool) -> None:
         with pytest.raises(errors.PolicyError, match="too few patients to be counted"):
             must_have_enough(reply, 5)
         assert must_have_enough(reply, 1) is reply
+
+
+def test_a_reason_for_too_few_patients_is_not_named_and_no_total_gives_it_away() -> None:
+    announced = suppressed(TOLD, 5)
+    assert announced.aside == {"phases-incomplete": 12}
+    assert announced.seen == TOLD.seen
+    assert set(announced.to_fields()) - {"contract", "package", "site", "study_digest"} == {
+        *(f"{name}.{split}" for name in ("patients",) for split in ("train", "test")),
+        "cases.train",
+        "positives.train",
+        "negatives.train",
+        "positives.test",
+        "negatives.test",
+        "cases.test",
+        "aside.phases-incomplete",
+        "seen.field.low",
+        "seen.field.high",
+    }
+    assert must_have_enough(announced, 5) is announced
+    with pytest.raises(errors.PolicyError, match="too few patients"):
+        must_have_enough(dataclasses.replace(announced, aside={"no-lesion": 4}), 5)
+
+
+def test_images_of_patients_who_are_not_announced_are_not_told_of() -> None:
+    few = dataclasses.replace(TOLD, patients={"train": 4})
+    assert suppressed(few, 5).seen == {}
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"field.low": 1.5},
+        {"field.low": 1.5, "field.high": float("nan")},
+        {"field.low": 1.4937, "field.high": 1.5},
+        {"field.low": 3.0, "field.high": 1.5},
+    ],
+)
+def test_a_range_that_is_none_or_finer_than_agreed_does_not_leave(seen: dict[str, float]) -> None:
+    with pytest.raises(ContractError):
+        may_leave(dataclasses.replace(TOLD, seen=seen))
+    assert may_leave(TOLD) is TOLD

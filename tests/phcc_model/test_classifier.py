@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import ClassifierSettings, ModelSettings
-from phcc_model.errors import ConfigError
+from phcc_model.errors import CaseError, ConfigError
 from phcc_model.heads import (
     RELATIVE_BOUND,
     RELATIVE_FLOOR,
@@ -20,6 +22,7 @@ from phcc_model.heads import (
     previous_present,
 )
 from phcc_model.pretrain import SWFCMAE
+from phcc_model.training.predict import predict
 
 PHASES = ("pre-contrast", "arterial", "portal-venous", "delayed")
 GRID = (2, 8, 8)
@@ -117,6 +120,33 @@ def test_a_case_without_any_phase_has_a_finite_score_and_harms_no_other(phases: 
     assert logit.isfinite().all()
     alone = model(volumes[:1], present_bp[:1], lesion[:1])
     torch.testing.assert_close(logit[:1], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("phases", "fusion"), list(MODELS))
+def test_a_batch_without_any_phase_is_finite_like_such_a_case_in_company(phases: str, fusion: str) -> None:
+    model = MODELS[phases, fusion]
+    present_bp = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]).bool()
+    volumes, lesion = volumes_of(present_bp), box(2)
+    alone = model(volumes[1:], present_bp[1:], lesion[1:])
+    torch.testing.assert_close(alone, model(volumes, present_bp, lesion)[1:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("phases", "fusion"), list(MODELS))
+def test_a_case_without_any_phase_is_given_no_score(phases: str, fusion: str) -> None:
+    present_np = np.array([[True] * 4, [False] * 4])
+    volumes = volumes_of(torch.from_numpy(present_np)).numpy().astype(np.float16)
+    cases = CaseSet(
+        case=("A-1", "B-1"),
+        patient=("A", "B"),
+        volumes_npdhw=volumes,
+        present_np=present_np,
+        lesion_ndhw=box(2).numpy().astype(np.uint8),
+        label_n=np.array([0, 1], np.int8),
+        afp_n=np.full(2, np.nan, np.float32),
+    )
+    with pytest.raises(CaseError, match="case B-1: none of the study's phases is there"):
+        predict(MODELS[phases, fusion], cases, device=torch.device("cpu"))
+    assert predict(MODELS[phases, fusion], cases.take([0]), device=torch.device("cpu")).shape == (1,)
 
 
 @pytest.mark.parametrize("phases", ["shared", "joint"])

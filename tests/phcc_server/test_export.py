@@ -17,8 +17,11 @@ from phcc_model.checkpoint import load_checkpoint, save_checkpoint
 from phcc_model.command_line import run_program
 from phcc_model.errors import ConfigError, PhccError, StorageError
 from phcc_model.package import ModelPackage
+from phcc_model.threshold import ScoreHistogram
 from phcc_server import cli, export
-from phcc_server.export import export_run, fit_recalibration, read_arm
+from phcc_server.export import export_run, read_arm
+from phcc_server.ledger import Ledger, RoundRecord, ScoreCounts, read_rounds
+from phcc_server.recalibration import fit_recalibration
 from phcc_server.run_folder import RunFolder
 from phcc_server.study_runner import StudyRunner
 from phcc_simulation.federation import MemorySites
@@ -62,7 +65,9 @@ def test_the_model_of_real_hospitals_leaves_whole(finished: RunFolder, tmp_path:
     assert package.description.stage_round == chosen["round"]
     assert "Youden" in package.description.threshold.source
     assert package.calibration is None
-    assert "no counts of validation patients" in package.description.calibration_note
+    assert "3 positive and 4 negative validation cases are too few" in package.description.calibration_note
+    assert package.seen is None  # these hospitals' crops were made without images
+    assert "no site announced it" in package.card
     assert {"onnx/model.onnx", "monai/configs/inference.json", "monai/models/model.onnx"} <= set(
         package.description.files
     )
@@ -103,6 +108,41 @@ def test_a_simulations_scores_give_the_recalibration(simulated: Path, tmp_path: 
     other = export_run(simulated, "no-pretraining", tmp_path / "other", plain=True)
     assert other.calibration is None
     assert "0 positive and 0 negative validation cases are too few" in other.card
+
+
+def test_what_real_sites_counted_gives_the_recalibration_and_what_they_announced_the_ranges(
+    finished: RunFolder, tmp_path: Path
+) -> None:
+    run = RunFolder(Path(shutil.copytree(finished.folder, tmp_path / "run")))
+    draw = np.random.default_rng(3)
+    label = np.arange(120) % 2
+    score = 1.0 / (1.0 + np.exp(-4.0 * draw.normal(0.5 * (2 * label - 1), 1.0)))
+    counts = ScoreHistogram.from_scores(score, label)
+    seen = {"field.low": 1.5, "field.high": 3.0}
+    seen |= {"enhancement.arterial.low": 0.1, "enhancement.arterial.high": 0.8}
+
+    def changed(record: RoundRecord) -> RoundRecord:
+        assert record.validation is not None
+        own = ScoreCounts.of(counts.positive_k.tolist(), counts.negative_k.tolist())
+        validation = record.validation.model_copy(update={"counts": {"Alma": own}, "cases": 120})
+        cards = {site: card.model_copy(update={"seen": seen}) for site, card in record.cards.items()}
+        return record.model_copy(update={"validation": validation, "cards": cards})
+
+    records = [changed(record) for record in read_rounds(run.ledger)]
+    for file in (run.ledger, run.ledger.with_name("ledger.jsonl.head")):
+        file.unlink()
+    ledger = Ledger(run.ledger)
+    for record in records:
+        ledger.append(record)
+    package = export_run(run.folder, "full", tmp_path / "package", plain=True)
+    exact, _ = fit_recalibration(label.tolist(), score.tolist())
+    assert exact is not None
+    assert package.calibration == pytest.approx((exact.intercept, exact.slope), abs=0.03)
+    assert "60 positive and 60 negative" in package.description.calibration_note
+    assert package.seen is not None
+    assert (package.seen.sites, package.seen.patients) == (3, 13)
+    assert "field strength: 1.5 to 3 T" in package.card
+    assert "arterial against before contrast: ln 0.1 to 0.8" in package.card
 
 
 def test_recalibration_is_the_joint_fit() -> None:

@@ -12,8 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from phcc_model.chain import Chain
 from phcc_model.errors import StorageError
-from phcc_server.ledger import Ledger, RoundRecord, SiteRecord, ValidationRecord, verify
+from phcc_server.ledger import (
+    CardRecord,
+    Ledger,
+    RoundRecord,
+    ScoreCounts,
+    SiteRecord,
+    ValidationRecord,
+    cards_of,
+    read_rounds,
+    verify,
+)
 from phcc_server.rounds import RoundStatus
 
 
@@ -43,9 +54,17 @@ def record(number: int) -> RoundRecord:
         },
         digest_before="a" * 64,
         digest_after="b" * 64,
-        validation=ValidationRecord(loss=0.5, auc=0.75, cases=9),
+        validation=ValidationRecord(
+            loss=0.5,
+            auc=0.75,
+            cases=9,
+            counts={"H1": ScoreCounts(positives={7: 2, 110: 3}, negatives={3: 4})},
+        ),
         best=number == 1,
         versions={"phcc-ssl-federated": "0.1.0"},
+        cards={"H1": CardRecord(patients={"train": 40}, seen={"field.low": 1.5, "field.high": 3.0})}
+        if number == 0
+        else {},
     )
 
 
@@ -273,3 +292,42 @@ def test_a_place_that_is_no_file_is_one_line(tmp_path) -> None:
 def test_a_record_that_makes_no_sense_is_refused(changed) -> None:
     with pytest.raises(ValidationError):
         RoundRecord.model_validate(record(0).model_dump() | changed)
+
+
+def test_a_ledger_of_an_earlier_version_is_read(tmp_path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    old = record(0).model_dump(mode="json", exclude={"cards": True, "validation": {"counts"}})
+    Chain(path, "the record of rounds", "x").append(old)
+    (read,) = read_rounds(path)
+    assert read.validation is not None
+    assert read.validation.counts == {}
+    assert read.validation.histogram.positives == 0
+    assert verify(path) == ()
+    Ledger(path).append(record(1))
+    assert verify(path) == ()
+
+
+def test_counts_are_sealed_like_all_the_rest(tmp_path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    written(path, 2)
+    content = path.read_bytes()
+    assert b'"110": 3' in content
+    path.write_bytes(content.replace(b'"110": 3', b'"110": 4', 1))
+    assert verify(path) == ("line 1 has been altered",)
+
+
+def test_the_last_card_of_a_site_counts_and_a_report_is_told_neither_cards_nor_counts() -> None:
+    first, later = record(0), record(1)
+    anew = CardRecord(patients={"train": 50})
+    rounds = [first, later, record(2).model_copy(update={"cards": {"H1": anew, "H0": anew}})]
+    assert cards_of(rounds) == {"H0": anew, "H1": anew}
+    assert list(cards_of(rounds)) == ["H0", "H1"]
+    assert cards_of(rounds, "another arm") == {}
+    assert not {"cards"} & set(first.told())
+    assert "counts" not in first.told()["validation"]
+
+
+@pytest.mark.parametrize("bins", [{"200": 1}, {"-1": 1}, {"3": -1}])
+def test_counts_that_make_no_sense_are_refused(bins) -> None:
+    with pytest.raises(ValidationError):
+        ScoreCounts.model_validate({"positives": bins})

@@ -21,7 +21,14 @@ from phcc_model.contract.messages import (
 from phcc_model.errors import ReplyRefused
 from phcc_model.threshold import BINS
 from phcc_server.aggregation import Aggregate
-from phcc_server.reception import check_card, check_evaluation, check_reply, median_norm, too_long
+from phcc_server.reception import (
+    LARGEST_COUNT,
+    check_card,
+    check_evaluation,
+    check_reply,
+    median_norm,
+    too_long,
+)
 
 SETTINGS = settings(max_examples=80, deadline=None)
 STUDY = StudyConfig()
@@ -314,3 +321,25 @@ def test_the_verdict_depends_on_no_order_and_at_least_half_always_stay(norms, pr
     assert too_long({site: norms[site] for site in order}, limit, previous) == aside
     if len(norms) >= 3:
         assert len(aside) <= len(norms) / 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seen": {"field.low": 1.5}},
+        {"seen": {"field.low": 1.5, "field.high": float("nan")}},
+        {"seen": {"field.low": 3.0, "field.high": 1.5}},
+        {"seen": {"field.low": 1.5, "field.high": 99.0}},
+        {"seen": {"field.low": 1.51234, "field.high": 3.0}},
+        {"seen": {"field.low": 1.5, "field.high": 3.0}}
+        | {key: {} for key in ("patients", "cases", "positives", "negatives")},
+        {"aside": {"no-lesion": -1}},
+        {"aside": {"no-lesion": LARGEST_COUNT + 1}},
+    ],
+)
+def test_a_card_whose_ranges_or_reasons_make_no_sense_is_refused(changes) -> None:
+    order = CardOrder(package="0.1.0", study_digest=STUDY.digest, study="{}", arm="full")
+    with pytest.raises(ReplyRefused):
+        check_card(dataclasses.replace(CARD, **changes), order)
+    told = dataclasses.replace(CARD, aside={"no-lesion": 7}, seen={"field.low": 1.5, "field.high": 3.0})
+    assert check_card(told, order) is told

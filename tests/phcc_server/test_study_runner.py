@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from builders import CENTRES, Centre, open_sessions, tiny_study
 
+from phcc_model.chain import Chain, read_records
 from phcc_model.errors import ConfigError, RoundError, StorageError
 from phcc_server.journal import Journal
+from phcc_server.ledger import Ledger, RoundRecord, cards_of
+from phcc_server.real_arms import arms_at_sites
+from phcc_server.report.again import report_again
 from phcc_server.run_folder import RunFolder
 from phcc_server.site_tests import SiteTests
-from phcc_server.study_runner import StudyRunner, arms_at_sites
+from phcc_server.study_runner import StudyRunner
 from phcc_server.verification import faults_of
 from phcc_simulation.federation import MemorySites
 
@@ -83,6 +87,87 @@ def test_a_second_run_of_a_finished_one_asks_no_site(finished: RunFolder, tmp_pa
     StudyRunner(again, MemorySites(sessions)).run()
     after = json.loads((again.folder / "summary.json").read_text())
     assert after["arms"] == json.loads(before)["arms"]
+
+
+def test_the_report_is_worked_out_again_from_the_record_alone(finished: RunFolder, tmp_path: Path) -> None:
+    again = copied(finished, tmp_path)
+    before = json.loads((again.folder / "summary.json").read_text())
+    pictures = {file.name: file.read_bytes() for file in (again.folder / "figures").iterdir()}
+    for name in ("summary.json", "report.html", "model-card.md", "checklists.md"):
+        (again.folder / name).unlink()
+    page = report_again(again.folder)
+    after = json.loads((again.folder / "summary.json").read_text())
+    assert {**after, "timing": {}} == {**before, "timing": {}}
+    assert {file.name: file.read_bytes() for file in (again.folder / "figures").iterdir()} == pictures
+    assert page.read_text() == (finished.folder / "report.html").read_text().replace(page_times(finished), "")
+    assert report_again(again.folder).read_text() == page.read_text()
+    assert faults_of(again) == ()
+
+
+def page_times(run: RunFolder) -> str:
+    page = (run.folder / "report.html").read_text()
+    return page[page.index("<h3>Time</h3>") : page.index("<h3>Digests")]
+
+
+def test_a_report_is_worked_out_from_a_record_that_holds_only(finished: RunFolder, tmp_path: Path) -> None:
+    altered = copied(finished, tmp_path / "a")
+    altered.ledger.write_text(altered.ledger.read_text().replace('"auc": 0.', '"auc": 1.', 1))
+    with pytest.raises(StorageError, match="has been altered"):
+        report_again(altered.folder)
+    untested = copied(finished, tmp_path / "b")
+    untested.tests_of("full").unlink()
+    with pytest.raises(StorageError, match="has not been tested"):
+        report_again(untested.folder)
+
+
+def test_a_run_of_an_earlier_version_is_still_reported(finished: RunFolder, tmp_path: Path) -> None:
+    old = copied(finished, tmp_path)
+    records = [RoundRecord.model_validate(r) for r in read_records(old.ledger)]
+    for file in (old.ledger, old.ledger.with_name("ledger.jsonl.head")):
+        file.unlink()
+    chain = Chain(old.ledger, "the record of rounds", "x")
+    for record in records:
+        chain.append(record.model_dump(mode="json", exclude={"cards": True, "validation": {"counts"}}))
+    for path in old.tests.iterdir():
+        plain = json.loads(path.read_text())
+        del plain["cards"]
+        for fields in plain["replies"].values():
+            fields["contract"] = 2
+        path.write_text(json.dumps(plain))
+    before = json.loads((old.folder / "summary.json").read_text())
+    del before["data"]["outcome"]
+    (old.folder / "summary.json").write_text(json.dumps(before))
+    report_again(old.folder)
+    after = json.loads((old.folder / "summary.json").read_text())
+    assert after["data"]["split"] == before["data"]["split"]
+    assert after["arms"]["full"]["external"] == before["arms"]["full"]["external"]
+    assert "validation" not in after["arms"]["full"]
+
+
+def test_validation_counts_and_cards_are_in_the_ledger(finished: RunFolder) -> None:
+    rounds = Ledger(finished.ledger).read()
+    chosen = [r for r in rounds if (r.arm, r.stage) == ("full", "finetune") and r.best][-1]
+    assert chosen.validation is not None
+    assert set(chosen.validation.counts) == {"Alma", "Berg", "Cork"}
+    assert chosen.validation.histogram.positives == 3
+    assert chosen.validation.histogram.negatives == 4
+    cards = cards_of(rounds, "full")
+    assert set(cards) == set(SITES)
+    assert sum(cards["Alma"].patients.values()) == 10
+    # Written once for each arm, not in every round.
+    assert [bool(r.cards) for r in rounds if r.arm == "full"] == [True, False, False, False]
+
+
+def test_patients_and_validation_are_in_the_report(finished: RunFolder) -> None:
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    full = summary["arms"]["full"]["validation"]
+    assert (full["n"], full["n_pos"]) == (7, 3)
+    assert sum(point["n"] for point in full["calibration"]) == 7
+    assert summary["data"]["funnel"]["Alma"] == {"found": 10, "used": 10, "set_aside": {}}
+    page = (finished.folder / "report.html").read_text()
+    assert "Calibration, validation patients" in page
+    assert "found" in page
+    assert all("cards" not in record for record in summary["rounds"])
 
 
 def test_a_whole_record_is_proved_whole(finished: RunFolder) -> None:

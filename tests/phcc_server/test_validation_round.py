@@ -105,6 +105,10 @@ def test_pooled_figures_are_those_of_all_patients_in_one_place(by_site: dict[str
     everyone = [pair for scored in by_site.values() for pair in scored]
     score, label = np.array([s for s, _ in everyone]), np.array([y for _, y in everyone])
     assert record.cases == len(everyone)
+    for site, scored in by_site.items():
+        own = ScoreHistogram.from_scores([s for s, _ in scored], [y for _, y in scored])
+        assert record.counts[site].histogram == own
+    assert ValidationRecord.model_validate_json(record.model_dump_json()) == record
     assert record.loss == pytest.approx(np.mean((score - label) ** 2))
     pooled = ScoreHistogram.from_scores(score, label)
     if 0 < label.sum() < len(label):
@@ -112,6 +116,7 @@ def test_pooled_figures_are_those_of_all_patients_in_one_place(by_site: dict[str
         assert record.auc is not None
         assert abs(record.auc - roc_auc_score(label, score)) <= pooled.auc_error + 1e-12
         assert record.threshold == pooled.youden()
+        assert record.histogram == pooled
     else:
         assert (record.auc, record.threshold) == (None, None)
 
@@ -126,6 +131,7 @@ SCORES: dict[str, Scored] = {
 def test_a_masked_autoencoder_has_a_loss_only() -> None:
     record = validate(Scripted(SCORES), stage=keys.PRETRAIN)
     assert (record.auc, record.threshold, record.cases) == (None, None, 6)
+    assert record.counts == {}
     assert record.loss == validate(Scripted(SCORES)).loss
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from phcc_client.imaging.aside import remove_leftovers, write_atomically
 from phcc_client.imaging.case import PREPROCESS_VERSION, PhaseImage, PreparedCase, RawCase, anchor_phase
 from phcc_client.imaging.digest_book import DigestBook
-from phcc_model.config import PHASES, DataSettings
+from phcc_model.config import PHASES, DataSettings, Phase
 
 __all__ = [
     "case_key",
@@ -36,6 +37,7 @@ __all__ = [
 VOXEL_SETTINGS = {"phases", "crop", "normalisation", "smoothing_voxels", "clip"}
 """The settings that alter a prepared voxel."""
 
+_ENHANCEMENT = TypeAdapter(dict[Phase, float])
 _TENSORS = ("volumes_pdhw", "present_p", "lesion_dhw")
 
 
@@ -91,7 +93,8 @@ def store(cache: Path, key: str, prepared: PreparedCase) -> None:
         "present_p": np.ascontiguousarray(prepared.present_p),
         "lesion_dhw": np.ascontiguousarray(prepared.lesion_dhw),
     }
-    write_atomically(entry_path(cache, key), save(tensors, metadata={"crc32": _checksum(tensors)}))
+    said = {"crc32": _checksum(tensors), "enhancement": json.dumps(dict(prepared.enhancement))}
+    write_atomically(entry_path(cache, key), save(tensors, metadata=said))
 
 
 def load(cache: Path, key: str) -> PreparedCase | None:
@@ -107,7 +110,17 @@ def load(cache: Path, key: str) -> PreparedCase | None:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError):
         return None
-    return PreparedCase(**tensors) if metadata.get("crc32") == _checksum(tensors) else None
+    if metadata.get("crc32") != _checksum(tensors):
+        return None
+    return PreparedCase(**tensors, enhancement=_enhancement(metadata.get("enhancement", "{}")))
+
+
+def _enhancement(text: str) -> dict[Phase, float]:
+    """What was measured when the crop was made; nothing where an earlier version made it."""
+    try:
+        return dict(_ENHANCEMENT.validate_json(text))
+    except ValidationError:
+        return {}
 
 
 def clear_up(cache: Path) -> int:

@@ -13,7 +13,9 @@ import numpy as np
 from phcc_client.imaging.cache import case_key, clear_up, entry_path, load, store
 from phcc_client.imaging.case import GivenSplit, PreparedCase, RawCase, Reading, Rejection
 from phcc_client.imaging.digest_book import DigestBook, changed_meanwhile
+from phcc_client.imaging.facts import Facts, PhaseFacts
 from phcc_client.imaging.itk import one_thread
+from phcc_client.imaging.measure import spacing_of
 from phcc_client.imaging.preprocess import prepare
 from phcc_model.cases import CaseSet
 from phcc_model.config import DataSettings
@@ -24,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Entry:
-    """One prepared case: who it is, and the key of its crop in the cache."""
+    """One prepared case: who it is, the key of its crop in the cache, and what is known of its images."""
 
     case: str
     patient: str
@@ -34,6 +36,7 @@ class Entry:
     afp: float
     given_split: GivenSplit | None
     key: str
+    facts: Facts = ()
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,13 @@ def _one(raw: RawCase, settings: DataSettings, cache: Path, book: DigestBook) ->
     try:
         key = case_key(raw, settings, book)
         there = entry_path(cache, key).exists()
-        reused = load(cache, key) is not None
-        if not reused:
-            prepared = prepare(raw, settings)
+        kept = load(cache, key)
+        prepared = kept or prepare(raw, settings)
+        if kept is None:
             if case_key(raw, settings, book) != key:
                 raise changed_meanwhile(f"case {raw.case}")
             store(cache, key, prepared)
+        facts = _facts(raw, prepared, settings)
     except CaseError as error:
         return Rejection.of(error, case=raw.case, patient=raw.patient)
     except PhccError:
@@ -141,9 +145,21 @@ def _one(raw: RawCase, settings: DataSettings, cache: Path, book: DigestBook) ->
         unforeseen = CaseError(what, where=f"case {raw.case}", remedy="Leave the case out, and report this")
         return Rejection.of(unforeseen, case=raw.case, patient=raw.patient)
     entry = Entry(
-        raw.case, raw.patient, raw.centre, raw.scanner, raw.label, raw.afp, raw.given_split, key
+        raw.case, raw.patient, raw.centre, raw.scanner, raw.label, raw.afp, raw.given_split, key, facts
     )  # fmt: skip
-    return _Found(entry, reused, damaged=there and not reused)
+    return _Found(entry, kept is not None, damaged=there and kept is None)
+
+
+def _facts(raw: RawCase, prepared: PreparedCase, settings: DataSettings) -> Facts:
+    return tuple(
+        PhaseFacts(
+            phase=phase,
+            spacing_mm_dhw=spacing_of(raw.images[phase]),
+            enhancement=prepared.enhancement.get(phase),
+        )
+        for phase in settings.phases
+        if phase in raw.images
+    )
 
 
 def nothing_left(rejections: Sequence[Rejection], where: str | None = None) -> DatasetError:

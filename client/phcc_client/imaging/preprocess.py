@@ -25,6 +25,7 @@ from phcc_client.imaging.geometry import (
     frame_of,
     lay,
 )
+from phcc_client.imaging.measure import enhancement_of
 from phcc_client.imaging.normalise import normalise, signed_distance
 from phcc_client.imaging.quality import check_same_way_up, check_slices_differ, check_voxels
 from phcc_client.imaging.volume import Grid, Header, read_header, read_voxels
@@ -129,7 +130,8 @@ def prepare(raw: RawCase, settings: DataSettings) -> PreparedCase:
             where=f"case {raw.case}",
             remedy="Choose data.normalisation: z-score",
         )
-    return PreparedCase(result.astype(np.float16), present_p, lesion_dhw)
+    enhancement = enhancement_of(volumes_pdhw, present_p, inside_pdhw, lesion_dhw, settings)
+    return PreparedCase(result.astype(np.float16), present_p, lesion_dhw, enhancement)
 
 
 def _crop(

@@ -40,11 +40,13 @@ class PatientMaker:
         site: where they are written.
         settings: the hospital's choices.
         rules: its own rules for series, if it has any.
+        only_said: codes of findings that stop nobody here: to be trained on is more than to be scored.
     """
 
     site: SiteFolder
     settings: IngestSettings
     rules: PhasesFile | None = None
+    only_said: frozenset[str] = frozenset()
 
     def make(self, candidate: Candidate, pseudonym: str) -> Made:
         """Make one patient, and write it down.
@@ -75,6 +77,7 @@ class PatientMaker:
             findings += _seen(placed, located, choice)
         if candidate.label == UNKNOWN_LABEL and not stopped_before(findings, Stage.USED):
             findings.append(_PRETRAINING_ONLY)
+        findings = [f.model_copy(update={"stops": None}) if f.code in self.only_said else f for f in findings]
         clean = tuple(dict.fromkeys(findings))
         reached = stage_reached(clean) if placed or stopped_before(clean, Stage.USED) else Stage.READABLE
         files = PatientFiles(self.site, pseudonym, candidate, self.settings)

@@ -150,3 +150,7 @@ class PatientRecord(_Record):
     signature: str = ""
     fitted: bool = False
     thumbnails: str = ""
+
+    def series_of(self, phase: Phase) -> SeriesRecord | None:
+        """The series that became a phase; None where none did."""
+        return next((one for one in self.series if one.used and one.taken_for == phase), None)

@@ -240,6 +240,18 @@ def usable(record: PatientRecord) -> bool:
     return record.reached in (Stage.USABLE, Stage.USED)
 
 
+def record_of(folder: Path, patient: str) -> PatientRecord | None:
+    """What ingest wrote of a patient, where the folder is an ingested site.
+
+    Raises:
+        DatasetError: the record is damaged.
+    """
+    if not (folder / ABOUT).is_file() or Path(patient).name != patient:
+        return None
+    file = folder / RECORDS / f"{patient}.json"
+    return read_record(file) if file.is_file() else None
+
+
 def read_record(file: Path) -> PatientRecord:
     """One patient's record.
 

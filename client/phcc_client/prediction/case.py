@@ -14,11 +14,11 @@ import numpy as np
 
 from phcc_client.imaging import cache
 from phcc_client.imaging.case import PhaseImage, RawCase, Rejection
+from phcc_client.imaging.measure import spacing_of
 from phcc_client.imaging.readers import read_cases
-from phcc_client.imaging.volume import read_header
 from phcc_client.ingest.named_sources import kind_of
-from phcc_client.ingest.record import PatientRecord, SeriesRecord
-from phcc_client.ingest.site_folder import ABOUT, RECORDS, read_record
+from phcc_client.ingest.record import PatientRecord
+from phcc_client.ingest.site_folder import record_of
 from phcc_client.prediction.ask import Ask
 from phcc_client.prediction.result import Caution, InputNote, LesionNote, PhaseNote
 from phcc_client.prediction.subject import (
@@ -26,7 +26,6 @@ from phcc_client.prediction.subject import (
     crop_grid,
     crops_of,
     digest_of,
-    enhancement_of,
     lesion_note,
     lesion_of,
 )
@@ -48,7 +47,7 @@ def named_subject(ask: Ask, kind: Named, settings: DataSettings) -> Subject:
     """
     reading = read_cases(settings.model_copy(update={"source": kind}), ask.source)
     raw = _drawn(_chosen(reading.cases, reading.rejections, ask), ask)
-    record = _record_of(ask.source, raw.patient)
+    record = record_of(ask.source, raw.patient)
     remarks = [Caution(code="remark", text=r.text) for r in reading.remarks if r.case == raw.case]
     if record is not None:
         remarks += [Caution(code=f.code, text=f.text) for f in record.findings if f.code != "label-unknown"]
@@ -85,8 +84,7 @@ def subject_of(
     Raises:
         CaseError: the case cannot be used.
     """
-    prepared, shown_pdhw, measured = crops_of(raw, settings)
-    enhancement = enhancement_of(shown_pdhw, prepared, settings) if measured else {}
+    prepared, shown_pdhw = crops_of(raw, settings)
     fitted = any(image.fitted for image in raw.images.values())
     lesion = None if fitted else lesion_of(raw)
     notes = [phase_note(phase, raw, record, fitted=fitted) for phase in settings.phases]
@@ -96,7 +94,7 @@ def subject_of(
         prepared=prepared,
         shown_pdhw=shown_pdhw,
         grid=None if lesion is None else crop_grid(lesion, settings.crop),
-        phases=tuple(n.model_copy(update={"enhancement": enhancement.get(n.phase)}) for n in notes),
+        phases=tuple(n.model_copy(update={"enhancement": prepared.enhancement.get(n.phase)}) for n in notes),
         lesion=_whole_crop(settings) if lesion is None else lesion_note(lesion, settings.crop, number),
         cautions=cautions,
         source=source,
@@ -113,10 +111,10 @@ def phase_note(phase: Phase, raw: RawCase, record: PatientRecord | None, *, fitt
     if image is None:
         return PhaseNote(phase=phase, used=False)
     note = PhaseNote(phase=phase, used=True, rule="named so by the source", certainty="sure")
-    spacing = None if fitted else _spacing(image)
+    spacing = None if fitted else spacing_of(image)
     if record is None:
         return note.model_copy(update={"spacing_mm_dhw": spacing})
-    series = _series_of(record, phase)
+    series = record.series_of(phase)
     placed = next((one for one in record.phases if one.phase == phase), None)
     known: dict[str, object] = {}
     if series is not None:
@@ -164,6 +162,7 @@ def prepared_subject(ask: Ask, settings: DataSettings) -> Subject:
             used=bool(there),
             rule="as prepared" if there else "",
             certainty="sure" if there else "",
+            enhancement=found.enhancement.get(phase),
         )
         for phase, there in zip(settings.phases, found.present_p, strict=True)
     )
@@ -256,25 +255,6 @@ def _drawn(raw: RawCase, ask: Ask) -> RawCase:
         )
     boxed: dict[Phase, PhaseImage] = {**plain, phase: replace(plain[phase], box=ask.box)}
     return replace(raw, images=boxed, mask=None, lesion_phase=phase)
-
-
-def _record_of(folder: Path, patient: str) -> PatientRecord | None:
-    """What ingest wrote of a patient, where the folder is an ingested site."""
-    if not (folder / ABOUT).is_file() or Path(patient).name != patient:
-        return None
-    file = folder / RECORDS / f"{patient}.json"
-    return read_record(file) if file.is_file() else None
-
-
-def _series_of(record: PatientRecord, phase: Phase) -> SeriesRecord | None:
-    return next((one for one in record.series if one.used and one.taken_for == phase), None)
-
-
-def _spacing(image: PhaseImage) -> tuple[float, float, float] | None:
-    if image.path is None:
-        return image.spacing_mm_dhw
-    d, h, w = (round(float(s), 4) for s in read_header(image.path, image.spacing_mm_dhw).grid.spacing_mm_dhw)
-    return d, h, w
 
 
 def _whole_crop(settings: DataSettings) -> LesionNote:

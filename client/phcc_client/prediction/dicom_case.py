@@ -41,6 +41,8 @@ _NAME = "patient"
 _SHOWN = 12  # names in an error's line
 _SAY_SO = "Say in a phases.yaml which series is which phase, and give it with --phases"
 _LOOK = "Look at the picture; if a series was taken for the wrong phase, say so in a phases.yaml (--phases)"
+_ONLY_SAID = frozenset({"no-enhancement"})
+"""What ingest sets a patient aside for, and is said beside a score here: the images can be scored."""
 _REMEDIES = {
     "no-lesion": "Give the lesion with --mask or --box, or export its DICOM segmentation with the images",
     "several-studies": "Name its date or StudyInstanceUID with --examination",
@@ -95,7 +97,7 @@ class DicomWork:
         self.progress("registration", 0, 0)
         site = SiteFolder(self.folder / "site")
         with one_thread():
-            record = PatientMaker(site, needed, rules).make(candidate, _NAME).record
+            record = PatientMaker(site, needed, rules, _ONLY_SAID).make(candidate, _NAME).record
         if not usable(record):
             raise _refusal(record, self._where(candidate))
         return self._of(site, candidate, choice, record)

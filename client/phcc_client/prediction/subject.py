@@ -124,45 +124,20 @@ def lesion_note(lesion: Lesion, crop: CropSettings, number: int = 1) -> LesionNo
     )
 
 
-def crops_of(raw: RawCase, settings: DataSettings) -> tuple[PreparedCase, NDArray[np.float32], bool]:
-    """The crop as training sees it, the crop as measured, and whether the latter could be had.
+def crops_of(raw: RawCase, settings: DataSettings) -> tuple[PreparedCase, NDArray[np.float32]]:
+    """The crop as training sees it, and for people as it was measured, or else as the model sees it.
 
     Raises:
         CaseError: the case cannot be used.
     """
     prepared = prepare(raw, settings)
     if settings.normalisation == "signed-distance":
-        return prepared, prepared.volumes_pdhw.astype(np.float32), False
+        return prepared, prepared.volumes_pdhw.astype(np.float32)
     try:
         measured = prepare(raw, settings.model_copy(update={"normalisation": "none"}))
     except CaseError:  # voxels too large for 16 bits: the picture then shows what the model sees
-        return prepared, prepared.volumes_pdhw.astype(np.float32), False
-    return prepared, measured.volumes_pdhw.astype(np.float32), True
-
-
-def enhancement_of(
-    shown_pdhw: NDArray[np.float32], prepared: PreparedCase, settings: DataSettings
-) -> Mapping[Phase, float]:
-    """Natural logarithm of (median around the lesion / the same before contrast), of every later phase.
-
-    Args:
-        shown_pdhw: the crops as measured.
-        prepared: says which phases are there, and where the lesion is.
-        settings: the study's phases.
-    """
-    if "pre-contrast" not in settings.phases:
-        return {}
-    base = settings.phases.index("pre-contrast")
-    around = prepared.lesion_dhw == 0
-    if not prepared.present_p[base] or not around.any():
-        return {}
-    before = float(np.median(shown_pdhw[base][around]))
-    found: dict[Phase, float] = {}
-    for p, phase in enumerate(settings.phases):
-        after = float(np.median(shown_pdhw[p][around]))
-        if p != base and prepared.present_p[p] and before > 0.0 and after > 0.0:
-            found[phase] = round(float(np.log(after / before)), 3)
-    return found
+        return prepared, prepared.volumes_pdhw.astype(np.float32)
+    return prepared, measured.volumes_pdhw.astype(np.float32)
 
 
 def digest_of(files: Iterable[Path], choices: Mapping[str, object]) -> str:

@@ -38,6 +38,9 @@ LEAST_INSIDE = 0.98
 """Of the lesion, what the crop must hold."""
 SPACING_ROOM_MM, FIELD_ROOM_T = 0.05, 0.1
 """By so much headers round what is the same."""
+ROOM = 0.25
+"""Share of a range by which a value may lie beyond it: ranges hold nine in ten patients of each hospital (5th to
+95th percentile), and of a normal distribution 99 % lie within so much more."""
 LARGEST_RESIDUAL_MM = 5.0
 """Shift measured after registration; two or three pixels."""
 ENHANCEMENT: tuple[float, float] = (0.0, 1.6)
@@ -172,7 +175,8 @@ def outside_training(subject: Subject, seen: Seen | None) -> Iterator[Caution]:
     """
     if seen is None:
         return
-    whom = f"of the {seen.patients} patients it was trained on"
+    where = f" at {seen.sites} centres" if seen.sites else ""
+    whom = f"in nine of ten of the {seen.patients} patients it was trained on{where}"
     for note in subject.phases:
         for axis, spacing, span in zip(
             ("slices", "rows", "columns"), note.spacing_mm_dhw or (), seen.spacing_mm or (), strict=False
@@ -186,7 +190,7 @@ def outside_training(subject: Subject, seen: Seen | None) -> Iterator[Caution]:
             yield _unlike("field-strength", f"{note.phase}: {field:g} T, {_range(seen.field_t, 'T')} {whom}")
         span_of = seen.enhancement.get(note.phase)
         bright = note.enhancement
-        if bright is not None and span_of is not None and not span_of.holds(bright):
+        if bright is not None and span_of is not None and not _seen_before(bright, span_of):
             said = Span(low=math.exp(span_of.low), high=math.exp(span_of.high))
             yield _unlike(
                 "enhancement",
@@ -196,7 +200,7 @@ def outside_training(subject: Subject, seen: Seen | None) -> Iterator[Caution]:
     gaps = intervals(subject.phases)
     for between in seen.seconds:
         seconds = gaps.get((between.first, between.then))
-        if seconds is not None and not between.seconds.holds(seconds):
+        if seconds is not None and not _seen_before(seconds, between.seconds):
             yield _unlike(
                 "timing",
                 f"{between.then} {seconds:.0f} s after {between.first}, {_range(between.seconds, 's')} {whom}",
@@ -207,8 +211,9 @@ def _unlike(what: str, text: str) -> Caution:
     return Caution(code=f"{what}-not-seen", text=text, remedy="Do not rely on the score", basis="model")
 
 
-def _seen_before(value: float, span: Span, room: float) -> bool:
-    """Headers round: 1.494 T and 1.5 T are one field."""
+def _seen_before(value: float, span: Span, least_room: float = 0.0) -> bool:
+    """Whether a value is like those seen. Headers round: 1.494 T and 1.5 T are one field."""
+    room = max(least_room, ROOM * (span.high - span.low))
     return span.low - room <= value <= span.high + room
 
 

@@ -11,14 +11,14 @@ from phcc_server.report.table import line, markdown_table, plain
 OPEN = "*To be filled in by the authors.*"
 
 _WHAT = """\
-- What it does: a probability that a hepatocellular carcinoma is proliferative, from multi-phase MRI.
+- What it does: a probability that {event}, from {images}.
 - How: a masked autoencoder with sample weights (SW-FCMAE), then a classifier with attention over phases, trained
   by the centres together without an image leaving one. Re-implemented from an abstract (Qu et al., Insights into
   Imaging 2025, doi 10.1186/s13244-025-01968-w); not a reproduction."""
 _USE = """\
-- For research on the non-invasive prediction of the proliferative subtype, by people who read the limits below.
-- Not for diagnosis, treatment or screening; not for lesions other than hepatocellular carcinoma, nor for other
-  modalities."""
+- For research on whether {event}, by people who read the limits below.
+- Not for diagnosis, treatment or screening; not for anything but {subject}; not for other images than these:
+  {images}."""
 
 
 def model_card(summary: Summary) -> str:
@@ -34,7 +34,8 @@ def _lines(summary: Summary) -> Iterator[str]:
         yield ""
         yield "**SYNTHETIC DATA.** Trained and tested on computed lesions; no figure is about patients."
     yield from _section("Model")
-    yield _WHAT
+    about = summary.data.about
+    yield _WHAT.format(event=plain(about.event), images=plain(about.images))
     phases = (summary.data.__pydantic_extra__ or {}).get("phases")
     if isinstance(phases, list):
         yield f"- Phases: {plain(', '.join(map(str, phases)))}."
@@ -42,7 +43,7 @@ def _lines(summary: Summary) -> Iterator[str]:
         yield f"- Digest, {plain(name)}: `{plain(digest)}`"
     yield "- Licence, version, contact: " + OPEN
     yield from _section("Intended use")
-    yield _USE
+    yield _USE.format(event=plain(about.event), subject=plain(about.subject), images=plain(about.images))
     yield from _section("Data")
     yield f"- Source: {plain(summary.data.source)}; {summary.data.patients} patients."
     if summary.data.split:

@@ -132,11 +132,12 @@ def known(summary: Summary) -> dict[str, str]:
 
 
 def _of_the_method(summary: Summary) -> dict[str, str]:
+    about = summary.data.about
     arms = ", ".join(summary.arms)
     pairs = "no paired test, as scores stay at the sites" if summary.binned else "paired DeLong between arms"
     return {
-        "objective": "Predict the proliferative subtype of hepatocellular carcinoma from multi-phase MRI, with "
-        "training over centres that keep their images",
+        "objective": f"Predict whether {about.event}, from {about.images}, with training over centres that keep "
+        "their images",
         "preparation": "Crop around the lesion on one grid, normalised; see the configuration: data",
         "model": "Masked autoencoder with sample weights, then a classifier with attention over phases, from "
         "random weights; see the configuration: model",

@@ -9,17 +9,27 @@ from matplotlib.axes import Axes
 from phcc_server.report.breakdown import CENTRE, CENTRES
 from phcc_server.report.canvas import QUIET, Picture, canvas, colour, dash, marker
 from phcc_server.report.figures import MOST_ARMS, dropped
-from phcc_server.report.schema import TEST_SPLITS, ArmResult, GroupResult, Limits, PooledResult, Summary
-from phcc_server.report.wording import split_title
+from phcc_server.report.schema import (
+    TEST_SPLITS,
+    VALIDATION,
+    ArmResult,
+    GroupResult,
+    Limits,
+    PooledResult,
+    Summary,
+)
+from phcc_server.report.wording import group, split_title
 
 _LOWEST = 0.05
 """Net benefit below minus this is not drawn: what is worse than useless need not be seen in full."""
 
 
 def clinical_pictures(summary: Summary) -> list[Picture]:
-    """Calibration, precision-recall and decision curve, for the internal and the external test."""
+    """Calibration, precision-recall and decision curve of both tests; calibration of the validation too."""
     drawings: tuple[Callable[[Summary, str], Picture | None], ...] = (_calibration, _precision, _decision)
-    return [p for draw in drawings for split in TEST_SPLITS if (p := draw(summary, split)) is not None]
+    on_validation = _calibration(summary, VALIDATION)
+    pictures = [p for draw in drawings for split in TEST_SPLITS if (p := draw(summary, split)) is not None]
+    return pictures if on_validation is None else [*pictures, on_validation]
 
 
 def breakdown_pictures(summary: Summary) -> list[Picture]:
@@ -44,7 +54,7 @@ def _known(
     return [
         (index, arm, results[split])
         for index, (arm, results) in enumerate(summary.arms.items())
-        if has(results[split])
+        if split in results and has(results[split])
     ]
 
 
@@ -188,7 +198,7 @@ def _subgroups(summary: Summary, groups: Sequence[GroupResult]) -> Picture:
     lines: list[tuple[str, GroupResult | None]] = []
     for trait in traits:
         lines.append((trait, None))
-        lines += [(f"{one.group} ({one.n_pos}/{one.n})", one) for one in groups if one.trait == trait]
+        lines += [(f"{group(one.group)} ({one.n_pos}/{one.n})", one) for one in groups if one.trait == trait]
     with canvas(height=0.9 + 0.26 * len(lines)) as sheet:
         axes = sheet.panels[0]
         for at, (_, one) in enumerate(lines):

@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from phcc_model.config import DataSettings
+from phcc_model.outcome import Outcome, outcome_of
+
 FORMAT = 1
 """Raised when a key changes its name or meaning."""
 
@@ -74,6 +77,15 @@ class DataSummary(Outside):
     cases: int | None = None
     split: tuple[SplitCount, ...] = Field((), description="the picture of the split")
     funnel: dict[str, Funnel] = Field({}, description="by centre")
+    outcome: Outcome | None = Field(None, description="what is predicted, in words; None in old summaries")
+
+    @property
+    def about(self) -> Outcome:
+        """What is predicted; from the source where an earlier version wrote the summary."""
+        if self.outcome is not None:
+            return self.outcome
+        old = {"medmnist": DataSettings(source="medmnist", label="adrenal")}
+        return outcome_of(old.get(self.source, DataSettings()))
 
 
 class CalibrationPoint(Part):

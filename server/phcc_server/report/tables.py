@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from phcc_server.report import wording
 from phcc_server.report.breakdown import CENTRES
 from phcc_server.report.curves import stage_title
-from phcc_server.report.schema import TEST_SPLITS, ArmResult, PairedResult, RoundSummary, Summary
+from phcc_server.report.schema import TEST_SPLITS, VALIDATION, ArmResult, PairedResult, RoundSummary, Summary
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def subgroup_table(summary: Summary) -> TableView | None:
     rows = [
         [
             one.trait,
-            one.group,
+            wording.group(one.group),
             one.too_small or wording.estimate(one.auc, one.ci),
             f"{one.n}, {one.n_pos} positive",
             wording.p_value(one.p),
@@ -193,19 +193,64 @@ def failure_table(summary: Summary) -> TableView | None:
 
 
 def funnel_table(summary: Summary) -> TableView | None:
-    """What became of each centre's patients."""
-    if not summary.data.funnel:
-        return None
+    """What became of each centre's patients: found, set aside, used, labelled, and in which part.
+
+    Where patients were set aside before anybody knew their centre, all centres have one row for that.
+    """
+    data = summary.data
+    centres = list(dict.fromkeys([*data.funnel, *(count.centre for count in data.split)]))
+    rows = []
+    for centre in centres:
+        counts = [count for count in data.split if count.centre == centre]
+        funnel = data.funnel.get(centre)
+        used = sum(count.patients for count in counts) if counts or funnel is None else funnel.used
+        reasons = funnel.set_aside.items() if funnel else ()
+        parts = {part: sum(c.patients for c in counts if c.split in names) for part, names in _PARTS.items()}
+        rows.append(
+            [
+                centre,
+                str(funnel.found) if funnel else wording.DASH,
+                ("; ".join(f"{count}: {reason}" for reason, count in reasons) or "none")
+                if funnel
+                else wording.DASH,
+                str(used),
+                *(
+                    (
+                        str(sum(c.positives + c.negatives for c in counts)),
+                        str(sum(c.positives for c in counts)),
+                        *(str(parts[part]) for part in _PARTS),
+                    )
+                    if counts
+                    else [wording.DASH] * (2 + len(_PARTS))
+                ),
+            ]
+        )
+    return (
+        TableView(["centre", "found", "set aside", "used", "labelled", "positive", *_PARTS], rows)
+        if rows
+        else None
+    )
+
+
+_PARTS = {"train": ("train",), "validation": ("validation",), "test": ("test", "internal", "external")}
+"""Parts of the patients, and what splits are called."""
+
+
+def validation_table(summary: Summary) -> TableView | None:
+    """Each arm on the validation patients: where recalibration and threshold come from."""
     rows = [
         [
-            centre,
-            str(funnel.found),
-            str(funnel.used),
-            "; ".join(f"{count}: {reason}" for reason, count in funnel.set_aside.items()) or "none",
+            arm,
+            f"{result.n}, {result.n_pos} positive",
+            _or_reason(result, "auc"),
+            _or_reason(result, "brier", 3),
+            *(_or_reason(result, f"calibration_{name}") for name in ("intercept", "slope")),
         ]
-        for centre, funnel in summary.data.funnel.items()
+        for arm, results in summary.arms.items()
+        if (result := results.get(VALIDATION)) is not None and result.n
     ]
-    return TableView(["centre", "found", "used", "set aside"], rows)
+    header = ["arm", "cases", "AUC", "Brier", "calibration intercept", "calibration slope"]
+    return TableView(header, rows) if rows else None
 
 
 def rounds(summary: Summary) -> list[RoundsView]:

@@ -157,7 +157,7 @@ def test_what_cannot_be_scored_is_refused(options: dict[str, Any], why: str, tmp
     assert why in refused(made, tmp_path).what
 
 
-def test_contrast_that_never_arrives_is_refused(tmp_path: Path) -> None:
+def test_contrast_that_never_arrives_is_said_and_scored_all_the_same(tmp_path: Path) -> None:
     made = Hospital(tmp_path / "h")
     made.patient(7, lesion="seg")
     for number in (2, 3, 4):
@@ -166,7 +166,12 @@ def test_contrast_that_never_arrives_is_refused(tmp_path: Path) -> None:
             content, other = path.read_bytes(), plain.read_bytes()
             size = made.shape[1] * made.shape[2] * 2
             path.write_bytes(content[:-size] + other[-size:])
-    assert "contrast never arrives" in refused(made, tmp_path).what
+    found = subject(made, tmp_path)
+    (said,) = [caution for caution in found.cautions if caution.code == "no-enhancement"]
+    assert "contrast never arrives" in said.text
+    assert "was contrast given" in said.remedy
+    assert found.prepared.present_p.all()
+    assert abs(found.prepared.enhancement["arterial"]) < 0.05
 
 
 def test_one_of_several_patients_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from hospital import GRID, Hospital, examination
 from pydicom import dcmread
 
 from phcc_client.cli import app
+from phcc_client.found import with_records
 from phcc_client.imaging.dataset import prepare_all
+from phcc_client.imaging.facts import ranges_of
 from phcc_client.imaging.readers import read_cases
 from phcc_client.prediction.result import NOTICE, Prediction
 from phcc_model.build import build_classifier, state_of
@@ -22,6 +24,8 @@ from phcc_model.command_line import run_program
 from phcc_model.config import ModelSettings, StudyConfig
 from phcc_model.package import write_package
 from phcc_model.package_schema import Recalibration, Seen, Span, Threshold
+from phcc_server.ledger import CardRecord
+from phcc_server.seen import seen_of
 
 STUDY = StudyConfig(
     name="small",
@@ -171,3 +175,44 @@ def test_bad_words_are_one_line_and_nothing_is_overwritten(
         assert "fault of the program" not in said
     assert tree(full) == {"thesis.txt": b"years of work"}
     assert not (hospital.export / "out").exists()
+
+
+def test_a_case_like_those_of_training_is_not_warned_of_and_another_is(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """Ranges as a site announces them, of patients like this one; then of patients unlike it."""
+    site = tmp_path / "site"
+    words = ["ingest", str(hospital.export), "--into", str(site), "--patients", str(hospital.table)]
+    assert run_program(app, [*words, "--registration", "off"]) == 0
+    settings = SETTINGS.model_copy(update={"source": "nifti-csv"})
+    entries = prepare_all(read_cases(settings, site), settings, tmp_path / "cache").entries
+    (entry,) = with_records(entries, site)
+    ends = ranges_of({f"P-{n}": [entry.facts] for n in range(6)}, 5)
+    assert {"spacing.d.low", "enhancement.arterial.low"} <= set(ends)
+    cards = {"A": CardRecord(patients={"train": 6}, seen=ends)}
+    like = written(tmp_path / "like", seen_of(cards))
+    assert predict(like, hospital.export, tmp_path / "a", "--registration", "off") == 0
+    assert not [c for c in read(tmp_path / "a").warnings if c.basis == "model"]
+    # Half as many slices, and hardly any contrast: nobody here is like that.
+    other = {**ends, "spacing.d.low": 8.0, "spacing.d.high": 8.0} | {
+        f"enhancement.arterial.{end}": 2.0 for end in ("low", "high")
+    }
+    unlike = written(tmp_path / "unlike", seen_of({"A": CardRecord(patients={"train": 6}, seen=other)}))
+    assert predict(unlike, hospital.export, tmp_path / "b", "--registration", "off") == 0
+    found = {c.code: c.text for c in read(tmp_path / "b").warnings if c.basis == "model"}
+    assert set(found) == {"spacing-not-seen", "enhancement-not-seen"}
+    assert "slices 4.00 mm apart, 8 to 8 mm in nine of ten of the 6 patients" in found["spacing-not-seen"]
+
+
+def written(folder: Path, seen: Seen | None) -> Path:
+    write_package(
+        folder,
+        STUDY,
+        "full",
+        state_of(build_classifier(STUDY)),
+        stage_round=0,
+        threshold=Threshold(value=0.4, source="test"),
+        seen=seen,
+        card="# A card",
+    )
+    return folder

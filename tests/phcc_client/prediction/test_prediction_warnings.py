@@ -128,3 +128,26 @@ def test_what_the_model_never_saw_is_said(changes: dict[str, Any], code: str) ->
     found = list(outside_training(subject(), seen(**changes)))
     assert {c.code for c in found} == {code}
     assert all(c.basis == "model" and "120 patients" in c.text for c in found)
+
+
+def test_a_warning_says_what_its_value_and_what_was_seen() -> None:
+    far = phase_notes(delayed={"field_strength_t": 7.0})
+    (caution,) = outside_training(subject(phases=far), seen(sites=3, field_t=Span(low=1.5, high=3.0)))
+    assert caution.text == (
+        "delayed: 7 T, 1.5 to 3 T in nine of ten of the 120 patients it was trained on at 3 centres"
+    )
+    near = phase_notes(delayed={"field_strength_t": 3.0})
+    assert list(outside_training(subject(phases=near), seen(field_t=Span(low=1.5, high=3.0)))) == []
+
+
+@given(st.floats(0.1, 2.0), st.floats(0.1, 2.0))
+def test_one_in_ten_who_lie_a_little_beyond_are_not_cried_about(low: float, width: float) -> None:
+    ranges = seen(enhancement={"arterial": Span(low=low, high=low + width)})
+    for bright, expected in (
+        (low + width * 1.2, set()),
+        (low - width * 0.2, set()),
+        (low + width * 1.3, {"enhancement-not-seen"}),
+        (low - width * 0.3, {"enhancement-not-seen"}),
+    ):
+        notes = phase_notes(arterial={"enhancement": bright})
+        assert {c.code for c in outside_training(subject(phases=notes), ranges)} == expected

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_model.contract import codec, keys
+from phcc_model.contract import codec, keys, ranges
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import (
     CardOrder,
@@ -47,6 +47,8 @@ MESSAGES: tuple[Message, ...] = (
         cases={"train": 44, "validation": 8, "test": 13},
         positives={"train": 15, "validation": 3, "test": 5},
         negatives={"train": 24, "validation": 5, "test": 7},
+        aside={"phases-incomplete": 6, "not-prepared": 5},
+        seen={"field.low": 1.5, "field.high": 3.0},
     ),
     TrainOrder(
         **ROUND,
@@ -152,6 +154,8 @@ def test_the_vocabulary_and_the_codes_are_those_that_were_agreed() -> None:
         "splits": list(keys.SPLITS),
         "encodings": list(keys.ENCODINGS),
         "metrics": sorted(keys.METRICS),
+        "aside": list(keys.ASIDE),
+        "seen": sorted(ranges.ENDS),
         "failures": sorted(keys.FAILURE_CODES),
         "codes": {encoding: listed(codec.encode(delta, encoding)) for encoding in keys.ENCODINGS},
         "manifest": Manifest.of(state, lambda name: name == "norm").to_json(),
@@ -237,6 +241,10 @@ def test_values_outside_the_vocabulary_are_named(name, bad) -> None:
 def test_only_the_measures_of_the_contract_leave() -> None:
     with pytest.raises(ContractError, match=r"metrics\.age_of_the_oldest"):
         dataclasses.replace(MESSAGES[3], metrics={"age_of_the_oldest": 91.0}).to_fields()
+    with pytest.raises(ContractError, match=r"seen\.age\.low"):
+        dataclasses.replace(MESSAGES[1], seen={"age.low": 41.0}).to_fields()
+    with pytest.raises(ContractError, match=r"aside\.claustrophobic"):
+        dataclasses.replace(MESSAGES[1], aside={"claustrophobic": 1}).to_fields()
     with pytest.raises(ContractError, match=r"patients\.everyone"):
         dataclasses.replace(MESSAGES[1], patients={"everyone": 3}).to_fields()
     with pytest.raises(ContractError, match="code"):
