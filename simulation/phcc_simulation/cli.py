@@ -39,7 +39,9 @@ Jobs = Annotated[
 
 @app.command("run")
 def run_command(
-    study: Annotated[str, typer.Argument(help="A study file, or a shipped study by name (demo, adrenal).")],
+    study: Annotated[
+        str, typer.Argument(help="A study file, or a shipped study by name (demo, arms, adrenal).")
+    ],
     out: Out,
     overrides: Set = None,
     arm: Annotated[
@@ -102,6 +104,19 @@ def predict_command(
     from phcc_simulation.commands import predict_npz
 
     predict_npz(run, npz, array, arm, out)
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+) -> None:
+    """Work a finished run's figures out again from what it keeps, and write its page anew; nothing is trained.
+
+    Example: phcc-simulate report runs/demo
+    """
+    from phcc_simulation.commands import report_once_more
+
+    report_once_more(run)
 
 
 register_explain(app)

@@ -19,6 +19,7 @@ from phcc_model.errors import ConfigError, StorageError
 from phcc_model.shipped import find_study
 from phcc_model.study_file import dump_study, load_study
 from phcc_server.journal import Journal
+from phcc_server.report.again import read_summary, report_again
 from phcc_server.report.schema import Summary
 from phcc_server.report.table import result_table
 from phcc_server.screen import Screen
@@ -179,6 +180,17 @@ def check_phantom(study_name: str, overrides: Sequence[str], cases: int, jobs: i
         errors.print(f"[bold red]does not hold:[/] {failure}")
     if not report.passed:
         sys.exit(EXIT_ERROR)
+
+
+def report_once_more(run: Path) -> None:
+    """Write a finished run's report again.
+
+    Raises:
+        StorageError: the folder holds no finished run, or what it keeps is damaged.
+    """
+    page = report_again(run)
+    console.print(result_table(read_summary(run)))
+    console.print(f"report  {page}\nfigures {run / 'summary.json'}", soft_wrap=True)
 
 
 def predict_npz(run: Path, npz: Path, array: str, arm: str, out: Path) -> None:

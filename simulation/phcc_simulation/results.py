@@ -1,9 +1,7 @@
-"""What a run leaves for people: scores.csv, summary.json and report.html."""
+"""What a run leaves for people: scores.csv, summary.json, report.html and the slices that it shows."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +11,18 @@ from typing import Any
 from phcc_client.splits import split_table
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
+from phcc_model.outcome import outcome_of
 from phcc_model.storage import write_atomically
 from phcc_model.study_file import dump_study
 from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import Ledger
+from phcc_server.report.kept import kept_photographs
 from phcc_server.report.page import write_report
 from phcc_server.report.schema import Summary
+from phcc_server.report.scores import SCORES_FILE, scores_csv
 from phcc_server.report.summary import ScoredCase, build_summary
+from phcc_simulation.album import keep_mistakes
+from phcc_simulation.traits import with_traits
 from phcc_simulation.workspace import Workspace
 
 
@@ -31,18 +34,19 @@ def write_results(
     ledger: Ledger,
     seconds: float,
 ) -> Summary:
-    """Work out every figure and write the three files.
+    """Work out every figure and write the files.
 
     Raises:
         StorageError: the disk is full or not writable.
     """
+    scored = with_traits(scored, workspace)
     phantom = _phantom(workspace.data) if study.data.source == "phantom" else {}
     rounds = {(r.arm, r.stage, r.round): r for r in ledger.read()}
     summary = build_summary(
         scored,
         study=study.name,
         data=_data(study, workspace, phantom),
-        rounds=[record.model_dump(mode="json") for record in rounds.values()],
+        rounds=[record.told() for record in rounds.values()],
         best_possible_auc=phantom.get("best_possible_auc", {}),
         timing=_timing(list(rounds.values()), seconds),
         digests={
@@ -56,9 +60,15 @@ def write_results(
         bootstrap=study.evaluation.bootstrap,
         seed=study.seed,
     )
-    write_atomically(workspace.out / "scores.csv", _scores_csv(scored))
+    write_atomically(workspace.out / SCORES_FILE, scores_csv(scored))
+    keep_mistakes(summary.failures, workspace)
     write_report(
-        workspace.out, summary, scored=scored, config_yaml=dump_study(study), notes=workspace.splits.warnings
+        workspace.out,
+        summary,
+        scored=scored,
+        config_yaml=dump_study(study),
+        notes=workspace.splits.warnings,
+        photographs=kept_photographs(workspace.out, summary),
     )
     return summary
 
@@ -74,6 +84,7 @@ def _data(study: StudyConfig, workspace: Workspace, phantom: dict[str, Any]) -> 
     return {
         "synthetic": bool(phantom),
         "source": study.data.source,
+        "outcome": outcome_of(study.data).model_dump(),
         "patients": len(workspace.splits.places),
         "phases": list(study.data.phases),
         "split": [count._asdict() for count in split_table(workspace.splits, workspace.labels)],
@@ -92,14 +103,3 @@ def _timing(rounds: Sequence[Any], seconds: float) -> dict[str, Any]:
     for record in rounds:
         by_stage[record.stage] += record.seconds
     return {"total_s": round(seconds, 1), **{f"{stage}_s": round(s, 1) for stage, s in by_stage.items()}}
-
-
-def _scores_csv(scored: Sequence[ScoredCase]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "centre", "split", "patient", "case", "label", "score", "threshold"])
-    for row in scored:
-        writer.writerow(
-            [row.arm, row.centre, row.split, row.patient, row.case, row.label, row.score, row.threshold]
-        )
-    return text.getvalue()

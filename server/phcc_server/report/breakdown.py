@@ -70,7 +70,8 @@ def group_results(arm: str, groups: Groups, confidence: float) -> list[GroupResu
         return []
     columns = Columns.of(rows)
     results = []
-    for trait in (CENTRE, *sorted({name for row in rows for name in row.traits} - {CENTRE})):
+    named = dict.fromkeys((CENTRE, *(name for row in rows for name in row.traits)))
+    for trait in named:
         names = [row.centre if trait == CENTRE else row.traits.get(trait, "") for row in rows]
         found = assess_subgroups(columns.label, columns.score, names, columns.patient, confidence=confidence)
         for one in found.groups:

@@ -66,12 +66,14 @@ class Picture:
         title: one line above it.
         caption: what it shows and how to read it, also for readers who do not see it.
         svg: an ``<svg>`` element.
+        group: pictures of one group stand together, e.g. an arm's.
     """
 
     name: str
     title: str
     caption: str
     svg: str
+    group: str = ""
 
     @property
     def document(self) -> str:
@@ -103,12 +105,12 @@ class _Sheet:
     figure: Figure
     panels: tuple[Axes, ...]
 
-    def picture(self, name: str, title: str, caption: str) -> Picture:
+    def picture(self, name: str, title: str, caption: str, group: str = "") -> Picture:
         """Close the sheet."""
         buffer = io.StringIO()
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
         self.figure.savefig(buffer, format="svg", metadata=metadata)
-        return Picture(name, title, caption, _inline(buffer.getvalue(), name, title))
+        return Picture(name, title, caption, _inline(buffer.getvalue(), name, title), group)
 
 
 def colour(index: int) -> str:

@@ -72,7 +72,7 @@ def _training(arm: str, stage: str, records: Sequence[RoundSummary]) -> Picture:
         )
         if any(record.status != "COMPLETE" for record in records):
             caption += " Shaded rounds are PARTIAL (yellow) or FAILED (red)."
-        return sheet.picture(f"training-{arm}-{stage}", f"{arm}: {stage_title(stage)}", caption)
+        return sheet.picture(f"training-{arm}-{stage}", f"{arm}: {stage_title(stage)}", caption, arm)
 
 
 def _weighting(arm: str, records: Sequence[RoundSummary]) -> Picture:
@@ -102,7 +102,7 @@ def _weighting(arm: str, records: Sequence[RoundSummary]) -> Picture:
         handles, labels = sheet.panels[0].get_legend_handles_labels()
         if handles:
             sheet.figure.legend(handles, labels, loc="outside upper left", ncols=2)
-        return sheet.picture(f"weighting-{arm}", f"{arm}: sample weights and features", caption)
+        return sheet.picture(f"weighting-{arm}", f"{arm}: sample weights and features", caption, arm)
 
 
 def _sites(axes: Axes, records: Sequence[RoundSummary], key: str) -> None:

@@ -48,7 +48,9 @@ class ScoredCase:
         threshold: frozen before; None where there is none.
         binned: whether it stands for one of a bin's cases: then its name is nobody's, and what is called alike
             in another arm is another case.
-        traits: what subgroups are made of, e.g. ``{"lesion size": "20 to 50 mm"}``; any trait may be missing.
+        traits: what subgroups are made of, e.g. ``{"vendor": "Aster"}``, in the order of the report; empty where
+            it is not recorded.
+        lesion_mm: the lesion's diameter; None where the data do not say.
     """
 
     arm: str
@@ -61,6 +63,7 @@ class ScoredCase:
     threshold: float | None = None
     binned: bool = False
     traits: Mapping[str, str] = field(default_factory=dict)
+    lesion_mm: float | None = None
 
     @property
     def scored(self) -> bool:

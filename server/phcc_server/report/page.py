@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ REPORT_FILE = "report.html"
 CARD_FILE = "model-card.md"
 CHECKLIST_FILE = "checklists.md"
 FIGURES = "figures"
+_UNFOLDED = 3
+"""So many arms' training is shown at once; of more, one asks for each."""
 
 Drawn = Mapping[str, list[Picture]]
 """Figures, by their part of the page."""
@@ -101,7 +104,36 @@ def render_page(
     source = resources.files("phcc_server.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     drawn = draw(summary, scored) if drawn is None else drawn
     view = _view(summary, drawn, config_yaml, notes)
-    return environment.from_string(source).render(**view, photographs=photographs)
+    return environment.from_string(source).render(
+        **view,
+        training=_training(drawn["training_pictures"], photographs),
+        mistakes=[one for one in photographs if one.part == "mistakes"],
+    )
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What is shown of one arm's training."""
+
+    arm: str
+    pictures: list[Picture]
+    photographs: list[Photograph]
+    open: bool
+
+
+def _training(pictures: Sequence[Picture], photographs: Sequence[Photograph]) -> list[TrainingView]:
+    """Arm by arm; of many arms only the first one is unfolded."""
+    filled = [one for one in photographs if one.part == "training"]
+    arms = list(dict.fromkeys([one.group for one in pictures] + [one.group for one in filled]))
+    return [
+        TrainingView(
+            arm,
+            [one for one in pictures if one.group == arm],
+            [one for one in filled if one.group == arm],
+            open=at == 0 or len(arms) <= _UNFOLDED,
+        )
+        for at, arm in enumerate(arms)
+    ]
 
 
 def draw(summary: Summary, scored: Sequence[ScoredCase]) -> Drawn:
@@ -142,6 +174,7 @@ def _view(summary: Summary, drawn: Drawn, config_yaml: str, notes: Sequence[str]
         "failures": tables.failure_table(summary),
         **drawn,
         "funnel": tables.funnel_table(summary),
+        "validation": tables.validation_table(summary),
         "rounds": tables.rounds(summary),
         "timing": tables.flat(summary.timing),
         "config": config_yaml,

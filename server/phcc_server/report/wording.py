@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from phcc_model.statistics.subgroups import UNKNOWN
 from phcc_server.report.schema import (
     EXTERNAL,
     INTERNAL,
     TEST_SPLITS,
     TRAIN,
     VALIDATION,
+    Failure,
     Limits,
     PairedResult,
     Summary,
@@ -17,6 +19,16 @@ from phcc_server.report.schema import (
 
 DASH = "–"
 UNDEFINED = "not defined"
+
+ASIDE = {
+    "unreadable": "images cannot be read",
+    "not-mr-liver": "no MRI of the liver",
+    "phases-incomplete": "a phase is missing",
+    "no-lesion": "no lesion located",
+    "unusable": "images cannot be used",
+    "not-prepared": "cannot be prepared for this study",
+}
+"""The contract's reasons for which a hospital sets patients aside (`keys.ASIDE`), in words."""
 
 _SMALLEST_P = 0.001
 _MOST_LINES = 4
@@ -66,6 +78,20 @@ def p_value(p: float | None) -> str:
     if p < _SMALLEST_P:
         return f"< {_SMALLEST_P}"
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def group(name: str) -> str:
+    """A part of the patients as a reader is told of it."""
+    return "not recorded" if name == UNKNOWN else name
+
+
+def mistake_in_words(failure: Failure) -> str:
+    """What was called wrongly, and how surely."""
+    kind = "Missed: positive" if failure.label == 1 else "False alarm: negative"
+    return (
+        f"{kind}, scored {failure.score:.3f} by {failure.arm} (threshold {failure.threshold:.3f}); "
+        f"{split_title(failure.split)}."
+    )
 
 
 def duration(seconds: float | None) -> str:

@@ -2,18 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from phcc_model.config import StudyConfig
 from phcc_model.errors import StorageError
-from phcc_model.seeds import generator
 from phcc_model.study_file import dump_study
 from phcc_server.report.again import report_again
 from phcc_server.report.card import model_card
 from phcc_server.report.checklist import AUTHORS, CLAIM, TRIPOD, checklists
-from phcc_server.report.page import render_page, write_report
-from phcc_server.report.photographs import fidelity, reconstruction
+from phcc_server.report.page import write_report
 from phcc_server.report.summary import ScoredCase, Summary
 from phcc_server.report.wording import estimate
 
@@ -90,26 +87,3 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("{")
     with pytest.raises(StorageError, match=r"summary\.json"):
         report_again(tmp_path)
-
-
-def test_a_collapse_is_seen_in_numbers() -> None:
-    target = generator(0, "photograph").normal(size=(2, 4, 8, 8))
-    visible = generator(1, "photograph").random((2, 4, 8, 8)) < 0.4
-    assert fidelity(target, visible, target) == pytest.approx((1.0, 1.0))
-    assert fidelity(target, visible, np.zeros_like(target)) == (None, 0.0)
-    picture = reconstruction("full", target, visible, 0.5 * target, ["pre-contrast", "arterial"])
-    assert picture.png.startswith(b"\x89PNG")
-    assert "1.00, and it has 0.50" in picture.caption
-    assert reconstruction("full", target, visible, 0.5 * target, ["pre-contrast", "arterial"]) == picture
-
-
-def test_photographs_stand_in_the_page(fabricate) -> None:
-    target = generator(0, "photograph").normal(size=(1, 4, 8, 8))
-    picture = reconstruction("full", target, target > 0, target, ["arterial"])
-    html = render_page(
-        fabricate([], rounds=[{"arm": "full", "stage": "pretrain", "round": 0, "status": "COMPLETE"}]),
-        scored=[],
-        config_yaml="",
-        photographs=[picture],
-    )
-    assert picture.uri in html
