@@ -179,6 +179,8 @@ class Classifier(nn.Module):
 
     def _maps(self, x_ncdhw: Tensor, kept_nl: Tensor) -> Tensor:
         """The encoder, which looks at each sample by itself, on few of them at a time where that is faster."""
+        if not len(x_ncdhw):  # no case of the batch has any phase
+            return x_ncdhw.new_zeros(0, self.encoder.dim, 1, 1, 1)
         at_once = self._at_once(x_ncdhw.device, len(x_ncdhw))
         parts = zip(torch.split(x_ncdhw, at_once), torch.split(kept_nl, at_once), strict=True)
         return torch.cat([self.encoder(x, None, kept) for x, kept in parts])

@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from phcc_client.imaging.aside import remove_leftovers, write_atomically
 from phcc_client.imaging.case import PREPROCESS_VERSION, PhaseImage, PreparedCase, RawCase, anchor_phase
 from phcc_client.imaging.digest_book import DigestBook
-from phcc_model.config import PHASES, DataSettings, Phase
+from phcc_model.config import PHASES, DataSettings
 
 __all__ = [
     "case_key",
@@ -37,8 +36,8 @@ __all__ = [
 VOXEL_SETTINGS = {"phases", "crop", "normalisation", "smoothing_voxels", "clip"}
 """The settings that alter a prepared voxel."""
 
-_ENHANCEMENT = TypeAdapter(dict[Phase, float])
 _TENSORS = ("volumes_pdhw", "present_p", "lesion_dhw")
+_ADDED = "enhancement_p"  # not in the crops of earlier versions
 
 
 def preparation_digest(settings: DataSettings) -> str:
@@ -93,8 +92,9 @@ def store(cache: Path, key: str, prepared: PreparedCase) -> None:
         "present_p": np.ascontiguousarray(prepared.present_p),
         "lesion_dhw": np.ascontiguousarray(prepared.lesion_dhw),
     }
-    said = {"crc32": _checksum(tensors), "enhancement": json.dumps(dict(prepared.enhancement))}
-    write_atomically(entry_path(cache, key), save(tensors, metadata=said))
+    if prepared.enhancement_p is not None:
+        tensors[_ADDED] = np.ascontiguousarray(prepared.enhancement_p)
+    write_atomically(entry_path(cache, key), save(tensors, metadata={"crc32": _checksum(tensors)}))
 
 
 def load(cache: Path, key: str) -> PreparedCase | None:
@@ -106,21 +106,12 @@ def load(cache: Path, key: str) -> PreparedCase | None:
     """
     try:
         with safe_open(entry_path(cache, key), framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            there = [name for name in (*_TENSORS, _ADDED) if name in _TENSORS or name in file.keys()]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in there}
             metadata = file.metadata() or {}
     except (OSError, SafetensorError):
         return None
-    if metadata.get("crc32") != _checksum(tensors):
-        return None
-    return PreparedCase(**tensors, enhancement=_enhancement(metadata.get("enhancement", "{}")))
-
-
-def _enhancement(text: str) -> dict[Phase, float]:
-    """What was measured when the crop was made; nothing where an earlier version made it."""
-    try:
-        return dict(_ENHANCEMENT.validate_json(text))
-    except ValidationError:
-        return {}
+    return PreparedCase(**tensors) if metadata.get("crc32") == _checksum(tensors) else None
 
 
 def clear_up(cache: Path) -> int:
@@ -134,7 +125,7 @@ def clear_up(cache: Path) -> int:
 
 def _checksum(tensors: dict[str, NDArray[np.generic]]) -> str:
     crc = 0
-    for name in _TENSORS:
+    for name in (name for name in (*_TENSORS, _ADDED) if name in tensors):
         tensor = np.ascontiguousarray(tensors[name])
         crc = isal_zlib.crc32(f"{name}{tensor.dtype.str}{tensor.shape}".encode(), crc)
         crc = isal_zlib.crc32(tensor.reshape(-1).view(np.uint8).data, crc)

@@ -200,13 +200,14 @@ class PreparedCase:
         lesion_dhw: uint8, 1 inside the lesion. With boxes: the union of the phases' boxes, centred; with a
             mask:
             the mask; with neither: the whole crop, or the shape itself for signed distances.
-        enhancement: by phase, as `measure.enhancement_of` measures it; empty where it was not measured.
+        enhancement_p: float32, as `measure.enhancement_of` measures it, NaN where it cannot be; None where an
+            earlier version made the crop.
     """
 
     volumes_pdhw: NDArray[np.float16]
     present_p: NDArray[np.bool_]
     lesion_dhw: NDArray[np.uint8]
-    enhancement: Mapping[Phase, float] = field(default_factory=dict)
+    enhancement_p: NDArray[np.float32] | None = None
 
 
 def anchor_phase(raw: RawCase) -> Phase:

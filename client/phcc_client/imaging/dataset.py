@@ -15,7 +15,7 @@ from phcc_client.imaging.case import GivenSplit, PreparedCase, RawCase, Reading,
 from phcc_client.imaging.digest_book import DigestBook, changed_meanwhile
 from phcc_client.imaging.facts import Facts, PhaseFacts
 from phcc_client.imaging.itk import one_thread
-from phcc_client.imaging.measure import spacing_of
+from phcc_client.imaging.measure import enhancement_in, spacing_of
 from phcc_client.imaging.preprocess import prepare
 from phcc_model.cases import CaseSet
 from phcc_model.config import DataSettings
@@ -151,12 +151,9 @@ def _one(raw: RawCase, settings: DataSettings, cache: Path, book: DigestBook) ->
 
 
 def _facts(raw: RawCase, prepared: PreparedCase, settings: DataSettings) -> Facts:
+    bright = enhancement_in(prepared, settings)
     return tuple(
-        PhaseFacts(
-            phase=phase,
-            spacing_mm_dhw=spacing_of(raw.images[phase]),
-            enhancement=prepared.enhancement.get(phase),
-        )
+        PhaseFacts(phase=phase, spacing_mm_dhw=spacing_of(raw.images[phase]), enhancement=bright.get(phase))
         for phase in settings.phases
         if phase in raw.images
     )

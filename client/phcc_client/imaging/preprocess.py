@@ -130,8 +130,8 @@ def prepare(raw: RawCase, settings: DataSettings) -> PreparedCase:
             where=f"case {raw.case}",
             remedy="Choose data.normalisation: z-score",
         )
-    enhancement = enhancement_of(volumes_pdhw, present_p, inside_pdhw, lesion_dhw, settings)
-    return PreparedCase(result.astype(np.float16), present_p, lesion_dhw, enhancement)
+    enhancement_p = enhancement_of(volumes_pdhw, present_p, inside_pdhw, lesion_dhw, settings)
+    return PreparedCase(result.astype(np.float16), present_p, lesion_dhw, enhancement_p)
 
 
 def _crop(

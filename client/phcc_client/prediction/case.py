@@ -14,7 +14,7 @@ import numpy as np
 
 from phcc_client.imaging import cache
 from phcc_client.imaging.case import PhaseImage, RawCase, Rejection
-from phcc_client.imaging.measure import spacing_of
+from phcc_client.imaging.measure import enhancement_in, spacing_of
 from phcc_client.imaging.readers import read_cases
 from phcc_client.ingest.named_sources import kind_of
 from phcc_client.ingest.record import PatientRecord
@@ -88,13 +88,14 @@ def subject_of(
     fitted = any(image.fitted for image in raw.images.values())
     lesion = None if fitted else lesion_of(raw)
     notes = [phase_note(phase, raw, record, fitted=fitted) for phase in settings.phases]
+    bright = enhancement_in(prepared, settings)
     return Subject(
         patient=raw.patient,
         case=raw.case,
         prepared=prepared,
         shown_pdhw=shown_pdhw,
         grid=None if lesion is None else crop_grid(lesion, settings.crop),
-        phases=tuple(n.model_copy(update={"enhancement": prepared.enhancement.get(n.phase)}) for n in notes),
+        phases=tuple(n.model_copy(update={"enhancement": bright.get(n.phase)}) for n in notes),
         lesion=_whole_crop(settings) if lesion is None else lesion_note(lesion, settings.crop, number),
         cautions=cautions,
         source=source,
@@ -156,13 +157,14 @@ def prepared_subject(ask: Ask, settings: DataSettings) -> Subject:
             where=str(path),
             remedy="Prepare the images for the study of this package, or give the images themselves",
         )
+    bright = enhancement_in(found, settings)
     phases = tuple(
         PhaseNote(
             phase=phase,
             used=bool(there),
             rule="as prepared" if there else "",
             certainty="sure" if there else "",
-            enhancement=found.enhancement.get(phase),
+            enhancement=bright.get(phase),
         )
         for phase, there in zip(settings.phases, found.present_p, strict=True)
     )

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phcc_client.imaging.case import PreparedCase
 from phcc_client.imaging.facts import PhaseFacts, ranges_of, values_of
-from phcc_client.imaging.measure import enhancement_of
+from phcc_client.imaging.measure import enhancement_in, enhancement_of
 from phcc_model.config import DataSettings, Phase
 from phcc_model.contract.ranges import FEWEST, QUANTITIES, check_ranges
 
@@ -81,5 +82,8 @@ def test_enhancement_is_of_the_tissue_around_the_lesion() -> None:
     volumes[:, :, 0] = 0.0  # padding is no tissue
     present = np.array([True, True, False])
     found = enhancement_of(volumes, present, inside, lesion, settings)
-    assert found == {"arterial": pytest.approx(np.log(1.5), abs=1e-3)}
-    assert enhancement_of(volumes, ~present, inside, lesion, settings) == {}
+    assert np.isnan(found).tolist() == [True, False, True]
+    assert found[1] == pytest.approx(np.log(1.5), abs=1e-3)
+    case = PreparedCase(volumes.astype(np.float16), present, lesion, found)
+    assert enhancement_in(case, settings) == {"arterial": pytest.approx(0.405)}
+    assert np.isnan(enhancement_of(volumes, ~present, inside, lesion, settings)).all()
