@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -90,8 +89,7 @@ def gather(x_ncdhw: Tensor, layout: Layout) -> Tensor:
     x_rc = x_ncdhw.permute(0, 2, 3, 4, 1).reshape(-1, c)
     if layout.rows is not None:
         x_rc = x_rc.index_select(0, layout.rows)
-    # Of no sample, as where no case of a batch has any phase, the number of tokens cannot be worked out.
-    return x_rc.view(n, -1 if n else math.prod(layout.canvas), c)
+    return x_rc.view(n, -1, c)
 
 
 def spread(x_n: Tensor, present_bp: Tensor) -> Tensor:
