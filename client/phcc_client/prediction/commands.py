@@ -29,6 +29,7 @@ from phcc_model.command_line import plain
 from phcc_model.config import PHASES, Phase
 from phcc_model.contract.keys import package_version
 from phcc_model.errors import DatasetError
+from phcc_model.outcome import outcome_of
 from phcc_model.package import ModelPackage
 from phcc_model.storage import storage_error, write_atomically
 
@@ -167,6 +168,7 @@ def _prediction(package: ModelPackage, subject: Subject, scored: Scored) -> Pred
             study_digest=package.study.digest,
             arm=package.arm,
             digest=package.digest,
+            event=outcome_of(package.study.data).event,
         ),
         input=subject.source,
         software=package_version(),

@@ -26,6 +26,7 @@ def render_page(prediction: Prediction, overlay_png: bytes) -> str:
     source = resources.files("phcc_client.prediction").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(
         p=prediction,
+        title=wording.title(prediction),
         notice=NOTICE,
         not_for_diagnosis=NOT_FOR_DIAGNOSIS,
         lesion=wording.lesion_line(prediction.lesion),

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from phcc_client.ingest.record import Certainty
-from phcc_model.config import Phase
+from phcc_model.config import DataSettings, Phase
+from phcc_model.outcome import outcome_of
 
 NOTICE = "RESEARCH USE ONLY"
 NOT_FOR_DIAGNOSIS = (
@@ -95,12 +96,13 @@ class LesionNote(_Note):
 
 
 class PackageNote(_Note):
-    """The model that scored."""
+    """The model that scored, and what its score is the probability of."""
 
     study: str
     study_digest: str
     arm: str
     digest: str
+    event: str = outcome_of(DataSettings()).event
 
 
 class InputNote(_Note):

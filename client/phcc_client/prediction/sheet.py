@@ -80,7 +80,7 @@ def _drawn(prediction: Prediction, overlay_png: bytes, *, named: bool) -> Figure
     pen.down(0.945)
     who = prediction.patient if named else "as in this study's header"
     examined = f", examined {prediction.input.examined}" if prediction.input.examined else ""
-    pen.write("Proliferative hepatocellular carcinoma: a model's score", size=13, weight="bold", gap=1.7)
+    pen.write(wording.title(prediction), size=13, weight="bold", gap=1.7)
     pen.write(f"Patient {who}{examined}", size=9, wrap=100)
     pen.write(wording.lesion_line(prediction.lesion), size=8, colour=_GREY)
     pen.skip(0.6)

@@ -19,8 +19,14 @@ _BASIS = {"model": "Unlike its training", "plausible": "Unusual", "images": "Not
 def verdict_words(prediction: Prediction) -> str:
     """The threshold's verdict, as a sentence about the score and not about the patient."""
     side = "at or above" if prediction.verdict == "positive" else "below"
-    kind = "proliferative" if prediction.verdict == "positive" else "not proliferative"
-    return f"{prediction.verdict.upper()}: score {side} the threshold (model says: {kind})"
+    event = prediction.package.event
+    said = event if prediction.verdict == "positive" else f"not that {event}"
+    return f"{prediction.verdict.upper()}: score {side} the threshold (model says: {said})"
+
+
+def title(prediction: Prediction) -> str:
+    """The heading: what was asked of the model."""
+    return f"Whether {prediction.package.event}: a model's score"
 
 
 def figures(prediction: Prediction) -> list[tuple[str, str]]:
