@@ -6,9 +6,10 @@ Everything here is idempotent: what is there already, and fits the study, is use
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from phcc_client.found import with_records
 from phcc_client.imaging.case import Reading, Rejection
 from phcc_client.imaging.dataset import Preparation, prepare_all
 from phcc_client.imaging.readers import read_cases
@@ -78,7 +79,7 @@ class Preparer:
         """
         data = self._data(study)
         reading = read_cases(study.data, data)
-        preparation = self._prepared(study.data, reading)
+        preparation = self._prepared(study.data, reading, data)
         splits, labels = self._split(study, preparation)
         self._write_sites(study, study, preparation, splits)
         return Workspace(study, self.out, data, splits, labels, preparation.rejections)
@@ -86,7 +87,7 @@ class Preparer:
     def variant(self, workspace: Workspace, study: StudyConfig) -> None:
         """Prepare the same patients in another way, for an arm that needs it (a single phase, say)."""
         reading = read_cases(study.data, workspace.data)
-        preparation = self._prepared(study.data, reading)
+        preparation = self._prepared(study.data, reading, workspace.data)
         self._write_sites(study, workspace.study, preparation, workspace.splits)
 
     def _data(self, study: StudyConfig) -> Path:
@@ -107,7 +108,7 @@ class Preparer:
         )
         return folder
 
-    def _prepared(self, settings: DataSettings, reading: Reading) -> Preparation:
+    def _prepared(self, settings: DataSettings, reading: Reading, data: Path) -> Preparation:
         preparation = prepare_all(
             reading,
             settings,
@@ -116,7 +117,7 @@ class Preparer:
             progress=lambda done, total: self.progress("preparing cases", done, total),
         )
         tell_of_damage(preparation)
-        return preparation
+        return replace(preparation, entries=tuple(with_records(preparation.entries, data)))
 
     def _split(self, study: StudyConfig, preparation: Preparation) -> tuple[Splits, dict[str, int]]:
         rows = [PatientRow(e.patient, e.centre, e.scanner, e.label) for e in preparation.entries]
