@@ -169,10 +169,13 @@ def _aside_told(counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def _ranges_told(measures: Mapping[str, float]) -> Iterator[str]:
-    told = [
-        f"{name} {measures[f'seen.{name}.low']:g} to {measures[f'seen.{name}.high']:g}"
+    ends = {
+        name: (measures[f"seen.{name}.low"], measures[f"seen.{name}.high"])
         for name in ranges.QUANTITIES
         if f"seen.{name}.low" in measures
+    }
+    told = [
+        f"{name} {low:g}" + ("" if low == high else f" to {high:g}") for name, (low, high) in ends.items()
     ]
     if told:
         yield "training images: " + ", ".join(told)

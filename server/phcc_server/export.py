@@ -184,9 +184,15 @@ def _recalibration(run: Path, arm: str, record: RoundRecord) -> tuple[Recalibrat
         rows = [row for row in read_scores(run / SCORES_FILE) if row.arm == arm and row.split == "validation"]
         scored = [(row.label, row.score) for row in rows if row.scored and row.score is not None]
         return fit_recalibration([label for label, _ in scored], [score for _, score in scored])
-    if record.validation is None or not record.validation.counts:
+    found = record.validation
+    if found is None or (found.cases and not found.counts):
         return None, "The record of the run keeps no counts of validation patients' scores."
-    return fit_counts(record.validation.histogram)
+    if not found.counts:
+        return (
+            None,
+            "No site counted its validation patients' scores: none are labelled, or too few of a class.",
+        )
+    return fit_counts(found.histogram)
 
 
 def _write(finished: FinishedArm, folder: Path, *, plain: bool) -> None:

@@ -50,11 +50,15 @@ def seen_of(cards: Mapping[str, CardRecord]) -> Seen | None:
 def in_words(seen: Seen) -> Iterator[str]:
     """Each range in a line, for a model card."""
     if seen.spacing_mm:
-        d, h, w = (f"{span.low:g} to {span.high:g}" for span in seen.spacing_mm)
+        d, h, w = (_told(span) for span in seen.spacing_mm)
         yield f"spacing, mm: slices {d}, rows {h}, columns {w}"
     if seen.field_t:
-        yield f"field strength: {seen.field_t.low:g} to {seen.field_t.high:g} T"
+        yield f"field strength: {_told(seen.field_t)} T"
     for phase, span in seen.enhancement.items():
-        yield f"brightness around the lesion, {phase} against before contrast: ln {span.low:g} to {span.high:g}"
+        yield f"brightness around the lesion, {phase} against before contrast: ln {_told(span)}"
     for gap in seen.seconds:
-        yield f"{gap.then} after {gap.first}: {gap.seconds.low:g} to {gap.seconds.high:g} s"
+        yield f"{gap.then} after {gap.first}: {_told(gap.seconds)} s"
+
+
+def _told(span: Span) -> str:
+    return f"{span.low:g}" if span.low == span.high else f"{span.low:g} to {span.high:g}"

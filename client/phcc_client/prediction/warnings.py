@@ -218,4 +218,4 @@ def _seen_before(value: float, span: Span, least_room: float = 0.0) -> bool:
 
 
 def _range(span: Span, unit: str) -> str:
-    return f"{span.low:.3g} to {span.high:.3g} {unit}"
+    return f"{span.low:.3g} {unit}" if span.low == span.high else f"{span.low:.3g} to {span.high:.3g} {unit}"

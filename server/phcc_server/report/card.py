@@ -101,4 +101,6 @@ def _groups(summary: Summary) -> Iterator[str]:
     yield line(["---"] * 4)
     for one in summary.subgroups:
         said = one.too_small or wording.estimate(one.auc, one.ci)
-        yield line([plain(one.trait), plain(one.group), plain(said), f"{one.n}, {one.n_pos} positive"])
+        yield line(
+            [plain(one.trait), plain(wording.group(one.group)), plain(said), f"{one.n}, {one.n_pos} positive"]
+        )

@@ -33,12 +33,15 @@ def clinical_pictures(summary: Summary) -> list[Picture]:
 
 
 def breakdown_pictures(summary: Summary) -> list[Picture]:
-    """The centres of each arm with their mean, and the subgroups of the reference arm."""
-    pictures = [_centres(summary, one) for one in summary.pooled if one.split == _widest(summary, one.arm)][
-        :MOST_ARMS
-    ]
+    """The centres of each arm with their mean."""
+    widest = [one for one in summary.pooled if one.split == _widest(summary, one.arm)]
+    return [_centres(summary, one) for one in widest[:MOST_ARMS]]
+
+
+def subgroup_pictures(summary: Summary) -> list[Picture]:
+    """The parts of the reference arm's test patients, but for the centres, which have figures of their own."""
     traits = [one for one in summary.subgroups if one.trait != CENTRE]
-    return [*pictures, *([_subgroups(summary, traits)] if traits else [])]
+    return [_subgroups(summary, traits)] if traits else []
 
 
 def _widest(summary: Summary, arm: str) -> str:
@@ -213,6 +216,7 @@ def _subgroups(summary: Summary, groups: Sequence[GroupResult]) -> Picture:
                     fontsize=8,
                     style="italic",
                     va="center",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
                 )
         axes.axvline(0.5, color=QUIET, linewidth=0.9, linestyle=(0, (2, 2)))
         axes.set_yticks(range(len(lines)), [text for text, _ in lines])

@@ -163,15 +163,14 @@ def subgroup_table(summary: Summary) -> TableView | None:
         return None
     rows = [
         [
-            one.trait,
-            wording.group(one.group),
+            f"{one.trait}: {wording.group(one.group)}",
             one.too_small or wording.estimate(one.auc, one.ci),
             f"{one.n}, {one.n_pos} positive",
             wording.p_value(one.p),
         ]
         for one in summary.subgroups
     ]
-    return TableView(["trait", "group", "AUC", "cases", "p of no difference"], rows)
+    return TableView(["part", "AUC", "cases", "p of no difference"], rows)
 
 
 def failure_table(summary: Summary) -> TableView | None:

@@ -201,7 +201,7 @@ def test_a_case_like_those_of_training_is_not_warned_of_and_another_is(
     assert predict(unlike, hospital.export, tmp_path / "b", "--registration", "off") == 0
     found = {c.code: c.text for c in read(tmp_path / "b").warnings if c.basis == "model"}
     assert set(found) == {"spacing-not-seen", "enhancement-not-seen"}
-    assert "slices 4.00 mm apart, 8 to 8 mm in nine of ten of the 6 patients" in found["spacing-not-seen"]
+    assert "slices 4.00 mm apart, 8 mm in nine of ten of the 6 patients" in found["spacing-not-seen"]
 
 
 def written(folder: Path, seen: Seen | None) -> Path:

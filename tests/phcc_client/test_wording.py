@@ -1,0 +1,44 @@
+"""What leaves, in words for whoever answers for the data: before it leaves, and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phcc_client.home import ClientSettings
+from phcc_client.outbox import Outbox
+from phcc_client.wording import leaves, privacy, told
+from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
+from phcc_model.contract.messages import SiteCard
+
+COUNTS = {"train": 41, "validation": 9, "test": 12}
+CARD = SiteCard(
+    package="0.1.0",
+    site="H1",
+    study_digest="5" * 64,
+    patients=COUNTS,
+    cases=COUNTS,
+    positives=dict.fromkeys(COUNTS, 5),
+    negatives=dict.fromkeys(COUNTS, 7),
+    aside={"phases-incomplete": 6},
+    seen={"field.low": 1.5, "field.high": 1.5, "spacing.d.low": 2.5, "spacing.d.high": 5.0},
+)
+
+
+def test_what_was_announced_is_told_whole(tmp_path: Path) -> None:
+    said = told(Outbox(tmp_path / "outbox.jsonl").record(CARD))
+    assert said.startswith("counts: train 41 patients (5 positive, 7 negative); ")
+    assert said.endswith("; set aside 6 phases-incomplete; training images: spacing.d 2.5 to 5, field 1.5")
+
+
+def test_ranges_reasons_and_kept_counts_are_announced_beforehand() -> None:
+    said = dict(leaves(StudyConfig(), {}))
+    assert all(reason in said["set aside"] for reason in keys.ASIDE)
+    assert "5th to 95th percentile" in said["images"]
+    assert "keeps them in its record" in said["histograms"]
+
+
+def test_how_many_stand_behind_a_range_is_said() -> None:
+    for least, behind in ((1, 5), (5, 5), (12, 12)):
+        settings = ClientSettings(hospital="H1", server="a:1", minimum_count=least)
+        assert f"{behind} patients or more" in dict(privacy(StudyConfig(), settings))["ranges"]
