@@ -109,7 +109,7 @@ def test_scores_tell_by_what_patients_are_parted(finished: Path) -> None:
 def test_pictures_of_both_pretrainings_stand_in_the_page(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     for arm in ("full", "uniform"):
-        assert len(re.findall(rf"<h3>{arm}: what the autoencoder fills in, \S+ \(C[12]\)</h3>", page)) == 2
+        assert len(re.findall(rf"<h3>{arm}: filled in, \S+ \(C[12]\)</h3>", page)) == 2
     assert "after round 1" in page
     assert "after round 2" in page
 

@@ -20,7 +20,7 @@ from phcc_server.report import tables, wording
 from phcc_server.report.canvas import Picture
 from phcc_server.report.card import model_card
 from phcc_server.report.checklist import CLAIM, TRIPOD, checklists, known, rows
-from phcc_server.report.clinical import breakdown_pictures, clinical_pictures
+from phcc_server.report.clinical import breakdown_pictures, clinical_pictures, subgroup_pictures
 from phcc_server.report.curves import training_pictures, weighting_pictures
 from phcc_server.report.evaluation import ScoredCase
 from phcc_server.report.figures import forest_pictures, roc_pictures, score_pictures, split_picture
@@ -146,6 +146,7 @@ def draw(summary: Summary, scored: Sequence[ScoredCase]) -> Drawn:
             *score_pictures(summary, scored),
         ],
         "breakdown_pictures": breakdown_pictures(summary),
+        "subgroup_pictures": subgroup_pictures(summary),
         "clinical_pictures": clinical_pictures(summary),
         "split_pictures": [split] if split else [],
         "training_pictures": [*training_pictures(summary), *weighting_pictures(summary)],

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from phcc_server.report.wording import UNDEFINED
 
-_RESOLUTION = 110
-_TILE_INCHES = 1.5
+_RESOLUTION = 160
+_TILE_INCHES = 1.04
+"""Four phases are then as wide as a figure, and their names are as large as its type."""
 _LINE = "#00E5FF"
 _HIDDEN = 0.35
 """Grey of what the encoder did not see, between black and white."""
@@ -118,17 +119,16 @@ def reconstruction(
         for axes, label in zip(sheet.panels[:, 0], rows, strict=True):
             axes.set_ylabel(label, fontsize=8)
     said = "; ".join(
-        f"after {one.when} {UNDEFINED if one.agreement is None else format(one.agreement, '.2f')}"
+        f"after {one.when} {UNDEFINED if one.agreement is None else format(round(one.agreement, 2) + 0.0, '.2f')}"
         f" and {one.spread:.2f}"
         for one in filled
     )
     caption = (
-        "Middle slice of the crop; where the encoder saw a patch, the target is shown. Correlation of prediction "
-        f"and target over the hidden patches, and the prediction's share of the target's spread: {said}. Near 0 "
-        f"the network paints one grey. {_UNITS[objective]}"
+        f"Correlation with the target over hidden patches, and share of its spread: {said}; near 0 the network "
+        f"paints one grey. {_UNITS[objective]}"
     )
     name = f"reconstruction-{arm}" + (f"-{case}" if case else "")
-    title = f"{arm}: what the autoencoder fills in" + (f", {case}" if case else "")
+    title = f"{arm}: filled in" + (f", {case}" if case else "")
     return Photograph(name, title, caption, sheet.png(), group=arm)
 
 
@@ -201,7 +201,7 @@ class _Sheet:
 def _sheet(rows: int, columns: int, shape_hw: Sequence[int], aspect: float) -> Iterator[_Sheet]:
     tall = _TILE_INCHES * shape_hw[0] * aspect / shape_hw[1]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_TILE_INCHES * columns + 0.25, tall * rows + 0.25), layout="constrained")
+        figure = Figure(figsize=(_TILE_INCHES * columns + 0.25, tall * rows + 0.2), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
         FigureCanvasAgg(figure)
         panels = figure.subplots(rows, columns, squeeze=False)
