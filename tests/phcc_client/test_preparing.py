@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 from exports import study_of, write_data
 
+from phcc_client.announcement import card_of
+from phcc_client.guard import suppressed
 from phcc_client.home import ClientSettings, Home
 from phcc_client.imaging.cache import preparation_digest
 from phcc_client.imaging.case import PREPROCESS_VERSION
 from phcc_client.imaging.dataset import Preparation
+from phcc_client.imaging.readers import read_cases
+from phcc_client.ingest.record import PatientRecord, SeriesRecord, Stage
+from phcc_client.ingest.site_folder import ABOUT, RECORDS
 from phcc_client.policy import arms_of
 from phcc_client.preparations import is_prepared, open_prepared, preparation_folder
 from phcc_client.preparing import prepare_site, tell_of_damage
@@ -327,3 +332,47 @@ def test_damaged_crops_are_said_once_by_name(caplog: pytest.LogCaptureFixture) -
     tell_of_damage(Preparation((), (), 0, ("case-1", "case-2")))
     (record,) = caplog.records
     assert "2 prepared crops were damaged and made again: case-1, case-2" in record.getMessage()
+
+
+def test_what_its_images_look_like_and_who_was_set_aside_is_announced(tmp_path: Path) -> None:
+    """Of an ingested site field strength too; a card holds ranges and counts, and no case's value."""
+    data = own_export(write_data(tmp_path / "export", {"Alma": 16}), "Alma", tmp_path / "data")
+    broken = sorted({case.patient for case in read_cases(study_of(data).data, data).cases})[:2]
+    for path in data.glob("*.nii.gz"):
+        if path.name.split("-")[0] in broken:
+            path.write_bytes(b"no image")
+    (data / RECORDS).mkdir()
+    (data / ABOUT).write_text("{}")
+    for number in range(16):
+        series = SeriesRecord(
+            number=1,
+            taken_for="arterial",
+            rule="by name",
+            certainty="sure",
+            used=True,
+            field_strength_t=1.5 if number % 2 else 3.0,
+        )
+        record = PatientRecord(
+            patient=f"Alma{number}", inputs="", reached=Stage.USABLE, label=1, series=(series,)
+        )
+        (data / RECORDS / f"Alma{number}.json").write_text(record.model_dump_json())
+    lost = PatientRecord(patient="P-lost", inputs="", reached=Stage.PHASES)
+    (data / RECORDS / "P-lost.json").write_text(lost.model_dump_json())
+    study = study_of(data)
+    home = hospital(tmp_path / "home", "Alma", data=str(data))
+    site = prepare_site(home, study)
+    card = card_of(site, "Alma", study.digest)
+    assert card.aside == {"no-lesion": 1, "not-prepared": 2}
+    assert card.patients["train"] >= 5
+    spacing = {name: value for name, value in card.seen.items() if name.startswith("spacing")}
+    assert spacing == {
+        f"spacing.{axis}.{end}": mm
+        for axis, mm in zip("dhw", (3.0, 2.0, 2.0), strict=True)
+        for end in ("low", "high")
+    }
+    assert (card.seen["field.low"], card.seen["field.high"]) == (1.5, 3.0)
+    assert card.seen["enhancement.arterial.low"] <= card.seen["enhancement.arterial.high"]
+    assert suppressed(card, 5).aside == {}
+    assert card_of(site, "Alma", study.digest, card.patients["train"] + 1).seen == {}
+    reopened = open_prepared(home.site, study, "Alma")
+    assert card_of(reopened, "Alma", study.digest) == card

@@ -177,26 +177,12 @@ def outside_training(subject: Subject, seen: Seen | None) -> Iterator[Caution]:
         return
     where = f" at {seen.sites} centres" if seen.sites else ""
     whom = f"in nine of ten of the {seen.patients} patients it was trained on{where}"
+    by_text: dict[tuple[str, str], list[str]] = {}
     for note in subject.phases:
-        for axis, spacing, span in zip(
-            ("slices", "rows", "columns"), note.spacing_mm_dhw or (), seen.spacing_mm or (), strict=False
-        ):
-            if not _seen_before(spacing, span, SPACING_ROOM_MM):
-                yield _unlike(
-                    "spacing", f"{note.phase}: {axis} {spacing:.2f} mm apart, {_range(span, 'mm')} {whom}"
-                )
-        field = note.field_strength_t
-        if field is not None and seen.field_t and not _seen_before(field, seen.field_t, FIELD_ROOM_T):
-            yield _unlike("field-strength", f"{note.phase}: {field:g} T, {_range(seen.field_t, 'T')} {whom}")
-        span_of = seen.enhancement.get(note.phase)
-        bright = note.enhancement
-        if bright is not None and span_of is not None and not _seen_before(bright, span_of):
-            said = Span(low=math.exp(span_of.low), high=math.exp(span_of.high))
-            yield _unlike(
-                "enhancement",
-                f"{note.phase}: {math.exp(bright):.2f} times as bright as before contrast, "
-                f"{_range(said, 'times')} {whom}",
-            )
+        for what, text in _unlike_image(note, seen):
+            by_text.setdefault((what, text), []).append(note.phase)
+    for (what, text), phases in by_text.items():
+        yield _unlike(what, f"{', '.join(phases)}: {text} {whom}")
     gaps = intervals(subject.phases)
     for between in seen.seconds:
         seconds = gaps.get((between.first, between.then))
@@ -205,6 +191,24 @@ def outside_training(subject: Subject, seen: Seen | None) -> Iterator[Caution]:
                 "timing",
                 f"{between.then} {seconds:.0f} s after {between.first}, {_range(between.seconds, 's')} {whom}",
             )
+
+
+def _unlike_image(note: PhaseNote, seen: Seen) -> Iterator[tuple[str, str]]:
+    """What of one phase's image was not seen in training, and in words what was."""
+    axes = zip(("slices", "rows", "columns"), note.spacing_mm_dhw or (), seen.spacing_mm or (), strict=False)
+    for axis, spacing, span in axes:
+        if not _seen_before(spacing, span, SPACING_ROOM_MM):
+            yield "spacing", f"{axis} {spacing:.2f} mm apart, {_range(span, 'mm')}"
+    field = note.field_strength_t
+    if field is not None and seen.field_t and not _seen_before(field, seen.field_t, FIELD_ROOM_T):
+        yield "field-strength", f"{field:g} T, {_range(seen.field_t, 'T')}"
+    bright, span_of = note.enhancement, seen.enhancement.get(note.phase)
+    if bright is not None and span_of is not None and not _seen_before(bright, span_of):
+        said = Span(low=math.exp(span_of.low), high=math.exp(span_of.high))
+        yield (
+            "enhancement",
+            f"{math.exp(bright):.2f} times as bright as before contrast, {_range(said, 'times')}",
+        )
 
 
 def _unlike(what: str, text: str) -> Caution:
