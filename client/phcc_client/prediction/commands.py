@@ -221,6 +221,7 @@ def predict(package: Path, ask: Ask, out: Path, *, dicom: bool) -> None:
 def told(prediction: Prediction, out: Path) -> Iterator[str]:
     """What the terminal shows, with markup."""
     yield f"[bold red]{NOTICE}.[/] {NOT_FOR_DIAGNOSIS}"
+    yield plain(wording.title(prediction))
     yield f"[bold]{plain(prediction.patient)}[/]: {plain(wording.lesion_line(prediction.lesion))}"
     for name, value in wording.figures(prediction):
         yield f"  {name}: [bold]{escape(value)}[/]"

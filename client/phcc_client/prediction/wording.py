@@ -19,8 +19,7 @@ _BASIS = {"model": "Unlike its training", "plausible": "Unusual", "images": "Not
 def verdict_words(prediction: Prediction) -> str:
     """The threshold's verdict, as a sentence about the score and not about the patient."""
     side = "at or above" if prediction.verdict == "positive" else "below"
-    event = prediction.package.event
-    said = event if prediction.verdict == "positive" else f"not that {event}"
+    said = "yes" if prediction.verdict == "positive" else "no"
     return f"{prediction.verdict.upper()}: score {side} the threshold (model says: {said})"
 
 
