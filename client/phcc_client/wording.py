@@ -107,7 +107,11 @@ def privacy(study: StudyConfig, settings: ClientSettings) -> Iterator[tuple[str,
         if least > 1
         else "every count leaves, however small (minimum_count is 1)",
     )
-    yield "ranges", f"leave only where {max(least, ranges.FEWEST)} patients or more stand behind them"
+    yield (
+        "ranges",
+        f"leave only where {max(least, ranges.FEWEST)} patients or more stand behind them; with few patients an end "
+        "lies near one patient's value, rounded",
+    )
     yield "noise", "none is added: the changes of weights leave as training gave them"
     yield (
         "transport",
