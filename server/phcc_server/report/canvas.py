@@ -27,6 +27,7 @@ WIDTH = 4.4
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MOST_IN_A_CORNER = 5
 POSITIVE, NEGATIVE, UNKNOWN, QUIET = "#D55E00", "#0072B2", "#BBBBBB", "#767676"
 
 # matplotlib types the keys of its settings from 3.11 on only.
@@ -104,6 +105,16 @@ def canvas(rows: int = 1, height: float = 3.3, ratios: tuple[float, ...] | None 
 class _Sheet:
     figure: Figure
     panels: tuple[Axes, ...]
+
+    def legend(self, axes: Axes, corner: str, title: str | None = None) -> None:
+        """Name the series of a panel: in a corner, or below, on a taller sheet, where they are too many."""
+        handles, labels = axes.get_legend_handles_labels()
+        style: Any = {"title": title, "title_fontsize": 8.5, "alignment": "left"}
+        if len(labels) <= _MOST_IN_A_CORNER:
+            axes.legend(loc=corner, **style)
+            return
+        self.figure.set_figheight(self.figure.get_figheight() + 0.2 + 0.17 * -(-len(labels) // 2))
+        self.figure.legend(handles, labels, loc="outside lower left", ncols=2, **style)
 
     def picture(self, name: str, title: str, caption: str, group: str = "") -> Picture:
         """Close the sheet."""

@@ -77,7 +77,7 @@ def _calibration(summary: Summary, split: str) -> Picture | None:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="predicted probability")
         axes.set_ylabel("share of positives")
         axes.set_aspect("equal")
-        axes.legend(loc="upper left")
+        sheet.legend(axes, "upper left")
         caption = (
             f"Cases in the order of their scores, as many to a point as ties allow; bars ({known[0][1]} only) "
             "are exact intervals. On the dotted line seven in ten are positive where 0.7 was said; below it the "
@@ -108,7 +108,7 @@ def _precision(summary: Summary, split: str) -> Picture | None:
         axes.axhline(share, color=QUIET, linewidth=0.9, linestyle=(0, (2, 2)))
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), xlabel="recall (sensitivity)")
         axes.set_ylabel("precision (PPV)")
-        axes.legend(loc="lower left", title="average precision", title_fontsize=8.5, alignment="left")
+        sheet.legend(axes, "lower left", "average precision")
         caption = f"The dotted line, {share:.2f}, is the share of positives: the precision of a coin."
         name = f"precision-recall-{split}"
         return sheet.picture(name, f"Precision and recall, {split_title(split)}", caption + _more(known))
@@ -137,7 +137,7 @@ def _decision(summary: Summary, split: str) -> Picture | None:
             xlim=(0.0, 1.0), ylim=(-_LOWEST, 1.15 * share), xlabel="probability from which one would act"
         )
         axes.set_ylabel("net benefit")
-        axes.legend(loc="upper right")
+        sheet.legend(axes, "upper right")
         caption = (
             "True positives per patient, less the false ones at the price that the threshold puts on them. "
             "An arm helps where it lies above both the grey and the black line (Vickers & Elkin 2006)."

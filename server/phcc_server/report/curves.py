@@ -90,7 +90,8 @@ def _weighting(arm: str, records: Sequence[RoundSummary]) -> Picture:
             axes = sheet.panels[-1]
             _whole(axes, records, lambda r: _mean(r, "decorrelation_weighted"), "sample weights")
             uniform = _series(records, lambda r: _mean(r, "decorrelation_uniform"))
-            axes.plot(*uniform, color=QUIET, linestyle=(0, (4, 2)), label="uniform weights")
+            lone = "." if len(uniform[0]) == 1 else None  # a single round has no line to be seen
+            axes.plot(*uniform, color=QUIET, linestyle=(0, (4, 2)), marker=lone, label="uniform weights")
             axes.set_ylabel("redundancy")
             axes.set_ylim(bottom=0.0)
             axes.legend(loc="best")

@@ -51,7 +51,7 @@ def roc_pictures(summary: Summary, scored: Sequence[ScoredCase]) -> list[Picture
                 _roc(axes, list(summary.arms).index(arm), arm, summary.arms[arm][split], scored, split)
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="1 - specificity", ylabel="sensitivity")
             axes.set_aspect("equal")
-            axes.legend(loc="lower right", title="AUC", title_fontsize=8.5, alignment="left")
+            sheet.legend(axes, "lower right", "AUC")
             caption = (
                 "Each corner is a threshold; a ring is the one frozen before these patients were scored."
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ from phcc_server.report.figures import forest_pictures, roc_pictures, score_pict
 from phcc_server.report.photographs import Photograph
 from phcc_server.report.schema import Summary
 from phcc_server.report.table import result_rows, table_title
+from phcc_server.seen import in_words
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
 CARD_FILE = "model-card.md"
 CHECKLIST_FILE = "checklists.md"
 FIGURES = "figures"
+_INTERVAL = re.compile(r"\(-?[\d.]+ to -?[\d.]+\)")
 _UNFOLDED = 3
 """So many arms' training is shown at once; of more, one asks for each."""
 
@@ -101,6 +104,7 @@ def render_page(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["whole"] = _whole_intervals
     source = resources.files("phcc_server.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     drawn = draw(summary, scored) if drawn is None else drawn
     view = _view(summary, drawn, config_yaml, notes)
@@ -169,12 +173,14 @@ def _view(summary: Summary, drawn: Drawn, config_yaml: str, notes: Sequence[str]
         "paired_centres": centres,
         "pooled": tables.pooled_table(summary),
         "operating": tables.operating_table(summary),
+        "probabilities": tables.probability_table(summary),
         "predictive": tables.predictive_table(summary),
         "gap": tables.gap_table(summary),
         "subgroups": tables.subgroup_table(summary),
         "failures": tables.failure_table(summary),
         **drawn,
         "funnel": tables.funnel_table(summary),
+        "images": list(in_words(summary.data.seen)) if summary.data.seen else [],
         "validation": tables.validation_table(summary),
         "rounds": tables.rounds(summary),
         "timing": tables.flat(summary.timing),
@@ -189,6 +195,11 @@ def _view(summary: Summary, drawn: Drawn, config_yaml: str, notes: Sequence[str]
             for name, items in (("TRIPOD+AI", TRIPOD), ("CLAIM, 2024 update", CLAIM))
         ],
     }
+
+
+def _whole_intervals(text: str) -> str:
+    """A cell as HTML in which no interval is broken over two lines."""
+    return _INTERVAL.sub(r"<span>\g<0></span>", escape(text))
 
 
 def _file_name(name: str) -> str:

@@ -58,29 +58,26 @@ def _paired_row(pair: PairedResult) -> list[str]:
 
 
 def operating_table(summary: Summary) -> TableView:
-    """What the frozen threshold does, and how far the probabilities can be believed."""
-    header = [
-        "arm",
-        "split",
-        "threshold",
-        "sensitivity",
-        "specificity",
-        "PPV",
-        "NPV",
-        "F1",
-        "average precision",
-        "Brier",
-        "calibration intercept",
-        "calibration slope",
-    ]
+    """What the frozen threshold does."""
+    header = ["arm", "split", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1"]
     rows = []
     for arm, results in summary.arms.items():
         for split in TEST_SPLITS:
             result = results[split]
             row = [_or_reason(result, "threshold", 3)]
             row += [_or_reason(result, name) for name in ("sensitivity", "specificity", "ppv", "npv", "f1")]
-            row += [_or_reason(result, "average_precision")]
-            row += [_or_reason(result, "brier", 3)]
+            rows.append([arm, wording.split_title(split), *row])
+    return TableView(header, rows)
+
+
+def probability_table(summary: Summary) -> TableView:
+    """How far the scores can be believed as probabilities, and how they rank."""
+    header = ["arm", "split", "average precision", "Brier", "calibration intercept", "calibration slope"]
+    rows = []
+    for arm, results in summary.arms.items():
+        for split in TEST_SPLITS:
+            result = results[split]
+            row = [_or_reason(result, "average_precision"), _or_reason(result, "brier", 3)]
             row += [_or_reason(result, f"calibration_{name}") for name in ("intercept", "slope")]
             rows.append([arm, wording.split_title(split), *row])
     return TableView(header, rows)

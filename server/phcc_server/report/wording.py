@@ -52,7 +52,8 @@ def figure(value: float | None, digits: int = 2) -> str:
 
 def signed(value: float | None, digits: int = 2) -> str:
     """A difference, always with its sign."""
-    return DASH if value is None else f"{value:+.{digits}f}"
+    # Adding zero turns a rounded -0.0 into 0.0.
+    return DASH if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def limits(interval: Limits, digits: int = 2) -> str:
@@ -163,13 +164,20 @@ def warnings(summary: Summary) -> list[str]:
             if result.auc is None and result.reason is not None:
                 text = f"AUC not defined: {result.reason}"
                 found.setdefault(text, {}).setdefault(split_title(split), []).append(arm)
-    everyone = len(summary.arms)
+    everyone = list(summary.arms)
     return [f"{_places(places, everyone)}: {text}" for text, places in found.items()]
 
 
-def _places(places: dict[str, list[str]], everyone: int) -> str:
+def _fewer(arms: list[str], everyone: list[str]) -> str:
+    """Some arms by name, or all but some: whichever is shorter."""
+    others = [arm for arm in everyone if arm not in arms]
+    return ", ".join(arms) if len(arms) <= len(others) else f"all but {', '.join(others)}"
+
+
+def _places(places: dict[str, list[str]], everyone: list[str]) -> str:
     return "; ".join(
-        split if len(arms) == everyone else f"{split} ({', '.join(arms)})" for split, arms in places.items()
+        split if len(arms) == len(everyone) else f"{split} ({_fewer(arms, everyone)})"
+        for split, arms in places.items()
     )
 
 
