@@ -26,6 +26,7 @@ from phcc_server.report.schema import VALIDATION, Funnel, SplitCount, Summary
 from phcc_server.report.summary import build_summary
 from phcc_server.report.wording import ASIDE
 from phcc_server.run_folder import RunFolder
+from phcc_server.seen import seen_of
 from phcc_server.site_tests import SiteTests, counted_cases
 from phcc_server.store import RunStore
 from phcc_server.validation_round import NO_THRESHOLD
@@ -163,6 +164,7 @@ def _data(
         "phases": list(study.data.phases),
         "split": [count.model_dump() for count in _split_counts(cards)],
         "funnel": {site: _funnel(card).model_dump() for site, card in sorted(cards.items())},
+        "seen": seen_of(cards),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ from phcc_client.splits import split_table
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.outcome import outcome_of
+from phcc_model.package_schema import Seen
 from phcc_model.storage import write_atomically
 from phcc_model.study_file import dump_study
 from phcc_server.coordinator import ArmResult
-from phcc_server.ledger import Ledger
+from phcc_server.ledger import Ledger, RoundRecord, cards_of
 from phcc_server.report.kept import kept_photographs
 from phcc_server.report.page import write_report
 from phcc_server.report.schema import Summary
 from phcc_server.report.scores import SCORES_FILE, scores_csv
 from phcc_server.report.summary import ScoredCase, build_summary
+from phcc_server.seen import seen_of
 from phcc_simulation.album import keep_mistakes
 from phcc_simulation.traits import with_traits
 from phcc_simulation.workspace import Workspace
@@ -45,7 +47,7 @@ def write_results(
     summary = build_summary(
         scored,
         study=study.name,
-        data=_data(study, workspace, phantom),
+        data={**_data(study, workspace, phantom), "seen": _seen(finished, rounds.values())},
         rounds=[record.told() for record in rounds.values()],
         best_possible_auc=phantom.get("best_possible_auc", {}),
         timing=_timing(list(rounds.values()), seconds),
@@ -96,6 +98,11 @@ def _data(study: StudyConfig, workspace: Workspace, phantom: dict[str, Any]) -> 
             }
         },
     }
+
+
+def _seen(finished: Sequence[ArmResult], rounds: Iterable[RoundRecord]) -> Seen | None:
+    """What the training images look like, as the centres announced it to the first arm."""
+    return seen_of(cards_of(rounds, finished[0].arm)) if finished else None
 
 
 def _timing(rounds: Sequence[Any], seconds: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from phcc_server.report import wording
 from phcc_server.report.schema import TEST_SPLITS, TRAIN, VALIDATION, ArmResult, Summary
 from phcc_server.report.table import line, markdown_table, plain
+from phcc_server.seen import in_words
 
 OPEN = "*To be filled in by the authors.*"
 
@@ -54,6 +55,9 @@ def _lines(summary: Summary) -> Iterator[str]:
             numbers = (str(count.positives), str(count.negatives), str(count.unknown))
             yield line([plain(count.centre), plain(count.split), *numbers])
     yield ""
+    if summary.data.seen:
+        yield "- Training images, where nine in ten of each site's lie:"
+        yield from (f"  - {plain(text)}" for text in in_words(summary.data.seen))
     yield "- How patients were found, reference standard, dates, ethics: " + OPEN
     yield from _section("Performance")
     yield markdown_table(summary).rstrip() if summary.arms else "No arm has been scored."

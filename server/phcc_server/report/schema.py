@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from phcc_model.config import DataSettings
 from phcc_model.outcome import Outcome, outcome_of
+from phcc_model.package_schema import Seen
 
 FORMAT = 1
 """Raised when a key changes its name or meaning."""
@@ -77,6 +78,7 @@ class DataSummary(Outside):
     cases: int | None = None
     split: tuple[SplitCount, ...] = Field((), description="the picture of the split")
     funnel: dict[str, Funnel] = Field({}, description="by centre")
+    seen: Seen | None = Field(None, description="what the training patients' images look like, as sites said")
     outcome: Outcome | None = Field(None, description="what is predicted, in words; None in old summaries")
 
     @property
