@@ -87,3 +87,13 @@ def test_validation_patients_stand_apart_from_the_tests(fabricate, scored) -> No
 
 def test_an_old_summary_says_what_it_is_about() -> None:
     assert DataSummary.model_validate(data()).about == outcome_of(DataSettings())
+
+
+def test_what_the_training_images_look_like_is_said_where_sites_announced_it(fabricate) -> None:
+    seen = {"patients": 72, "sites": 2, "field_t": {"low": 1.5, "high": 3.0}}
+    told = fabricate([], data=data(seen=seen), rounds=[])
+    for text in (model_card(told), render_page(told, scored=[], config_yaml="")):
+        assert "field strength: 1.5 to 3 T" in text
+    silent = fabricate([], data=data(), rounds=[])
+    for text in (model_card(silent), render_page(silent, scored=[], config_yaml="")):
+        assert "Training images" not in text
