@@ -13,8 +13,8 @@
     phase:<phase>      a single phase, normalised without the others
     pooled             all training patients in one place: what sharing images would give
     local:<centre>     one centre alone
-    afp ratio kinetics logistic regression on alpha-fetoprotein, on one ratio of two phases, on kinetic features
-                       made by hand; no network
+    afp ratio kinetics regions            logistic regression, no network: on alpha-fetoprotein; on one ratio of
+                       two phases; on the lesion's mean and spread in each phase; on its rim and core as well
 
 A ``+`` adds what follows: ``pooled+no-pretraining``, ``full+labels-25``. ``<arm>+afp`` adds AFP to a score.
 ``phase:*`` and ``local:*`` stand for one arm per phase of the study and per training centre. Stage 1 is the same
@@ -37,7 +37,7 @@ from phcc_model.errors import ConfigError
 Kind = Literal["federated", "pooled", "local", "baseline", "combined"]
 Changes = Mapping[str, Mapping[str, Any]]
 
-BASELINES = ("afp", "ratio", "kinetics")
+BASELINES = ("afp", "ratio", "kinetics", "regions")
 """Arms without a network."""
 COMBINED = "+afp"
 

@@ -124,8 +124,16 @@ class DataSettings(Section):
 class ClassifierSettings(Section):
     """From one map per phase to one score (METHOD: stage 2 [R])."""
 
-    pooling: Literal["gap", "lesion", "gap+lesion", "gap+lesion+spread"] = Field(
-        "gap", description="means over the crop and over the lesion, and the spread within the lesion"
+    pooling: Literal[
+        "gap",
+        "lesion",
+        "gap+lesion",
+        "gap+lesion+spread",
+        "gap+lesion+rim+core",
+        "gap+lesion+rim+core+spread",
+    ] = Field(
+        "gap",
+        description="means over the crop, the lesion, its rim and its core, and the spread within the lesion",
     )
     feature_norm: Literal["batch", "layer"] = Field(
         "batch",

@@ -18,7 +18,7 @@ from phcc_model.config import StudyConfig
 from phcc_model.errors import DatasetError
 from phcc_model.statistics import youden_threshold
 from phcc_simulation.afp import FLOOR_NG_ML, fit_afp
-from phcc_simulation.kinetics import kinetic_features, ratio_feature
+from phcc_simulation.kinetics import KINETIC, REGIONAL, kinetic_features, ratio_feature
 
 Score = Callable[[CaseSet], NDArray[np.float64]]
 Features = Callable[[CaseSet], NDArray[np.float64]]
@@ -35,7 +35,7 @@ class Baseline:
 
 
 def fit_baseline(arm: str, training: CaseSet, study: StudyConfig) -> Baseline:
-    """Fit ``afp``, ``ratio`` or ``kinetics``.
+    """Fit ``afp``, ``ratio``, ``kinetics`` or ``regions``.
 
     Args:
         arm: which of them.
@@ -50,7 +50,8 @@ def fit_baseline(arm: str, training: CaseSet, study: StudyConfig) -> Baseline:
         return Baseline(afp.score, afp.threshold)
     if arm == "ratio":
         return _fitted(arm, lambda cases: ratio_feature(cases, study.data.phases), training.labelled)
-    return _fitted(arm, kinetic_features, training.labelled)
+    of_phase = REGIONAL if arm == "regions" else KINETIC
+    return _fitted(arm, lambda cases: kinetic_features(cases, of_phase), training.labelled)
 
 
 def fit_combined(arm: str, network: Score, held_out: CaseSet) -> Baseline:

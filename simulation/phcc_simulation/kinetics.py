@@ -1,25 +1,33 @@
-"""Kinetic features made by hand: what a reader measures with two regions of interest, without any network.
+"""Features made by hand: what a reader measures with a few regions of interest, without any network.
 
-Per phase, on the normalised crop: the mean inside the lesion less the median outside it (the liver), the spread
-inside, and the means of the lesion's outer shell and of its core, each less the same median. Then the changes
-from each phase to the next that follow. A phase that is missing gives no number (NaN).
+Per phase, on the normalised crop: the mean inside the lesion less the median outside it (the liver) and the
+spread inside (`KINETIC`); and with them the means of the lesion's rim and core, each less the same median
+(`REGIONAL`: a reader who knows where to look). Then the changes from each phase to the next that follows. A
+phase that is missing gives no number (NaN).
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from phcc_model.cases import CaseSet
 from phcc_model.errors import DatasetError
+from phcc_model.heads import lesion_zones
 
-SHELL_FROM, CORE_TO = 0.75, 0.55
-"""[R] Shares of the way from a lesion's middle to its border: the shell begins, the core ends."""
+KINETIC, REGIONAL = 2, 4
+"""How many numbers of each phase count: mean and spread; rim and core as well."""
 
 
-def kinetic_features(cases: CaseSet) -> NDArray[np.float64]:
-    """All features, one row per case; NaN where a phase is missing."""
-    curve_npk = np.stack([_curves(cases, i) for i in range(len(cases))])
+def kinetic_features(cases: CaseSet, of_phase: int = KINETIC) -> NDArray[np.float64]:
+    """All features, one row per case; NaN where a phase is missing.
+
+    Args:
+        cases: the cases.
+        of_phase: `KINETIC` or `REGIONAL`.
+    """
+    curve_npk = np.stack([_curves(cases, i)[:, :of_phase] for i in range(len(cases))])
     change_nqk = np.diff(curve_npk, axis=1)
     return np.concatenate([curve_npk.reshape(len(cases), -1), change_nqk.reshape(len(cases), -1)], axis=1)
 
@@ -48,28 +56,16 @@ def ratio_feature(cases: CaseSet, phases: tuple[str, ...]) -> NDArray[np.float64
 
 
 def _curves(cases: CaseSet, at: int) -> NDArray[np.float64]:
-    """Axes: phase; mean, spread, shell, core."""
+    """Axes: phase; mean, spread, rim, core."""
     inside = cases.lesion_ndhw[at] > 0
     if not inside.any():
         inside = np.ones_like(inside)
-    depth = _depth(inside)
     outside = ~inside if (~inside).any() else inside
-    regions = (inside, inside & (depth >= SHELL_FROM), inside & (depth <= CORE_TO))
+    rim, core = (zone[0].numpy() for zone in lesion_zones(torch.from_numpy(inside[None])))
     curves = np.full((cases.present_np.shape[1], 4), np.nan)
     for phase in np.flatnonzero(cases.present_np[at]):
         volume = cases.volumes_npdhw[at, phase].astype(np.float64)
         liver = np.median(volume[outside])
-        mean, shell, core = (volume[r].mean() - liver if r.any() else np.nan for r in regions)
-        curves[phase] = mean, volume[inside].std(), shell, core
+        means = [volume[zone].mean() - liver if zone.any() else np.nan for zone in (inside, rim, core)]
+        curves[phase] = means[0], volume[inside].std(), means[1], means[2]
     return curves
-
-
-def _depth(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How far from the middle of the box around the lesion: 1 on the ellipsoid that fills the box."""
-    squares = np.zeros(inside.shape)
-    for axis, size in enumerate(inside.shape):
-        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        middle, half = (hit[0] + hit[-1]) / 2, (hit[-1] - hit[0] + 1) / 2
-        along = ((np.arange(size) - middle) / half) ** 2
-        squares += along.reshape([-1 if a == axis else 1 for a in range(3)])
-    return np.asarray(np.sqrt(squares), dtype=np.float64)

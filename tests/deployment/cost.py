@@ -40,7 +40,8 @@ def null_study(folder: Path, name: str, rounds: int, model: dict[str, Any], site
         model=model,
         pretrain={"rounds": rounds, "local_epochs": 1},
         finetune={"rounds": 1, "local_epochs": 1},
-        federation={"minimum_sites": sites, "start_patience_s": 400},
+        # 24 nodes, and a process a message, on a few cores: here memory counts, not how long it takes.
+        federation={"minimum_sites": sites, "start_patience_s": 900, "lost_after_s": 2400},
     )
 
 
@@ -111,7 +112,7 @@ def run_null(
     study = null_study(folder, name, rounds, model, len(deployment.hospitals))
     run = deployment.submit(study)
     with Watched(deployment) as watched:
-        patience = 60 + rounds * (60 + 15 * len(deployment.hospitals))  # each site starts a process a message
+        patience = 60 + rounds * (60 + 30 * len(deployment.hospitals))  # each site starts a process a message
         until(lambda: len(deployment.ledger(run)) >= rounds, patience, f"{rounds} rounds")
     deployment.run("stop-run", run, check=False)  # so short a run may have ended by itself
     time.sleep(5)

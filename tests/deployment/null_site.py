@@ -21,6 +21,7 @@ from phcc_model.contract.messages import (
     SiteCard,
     TrainOrder,
     TrainReply,
+    Working,
 )
 
 PATIENTS = 10
@@ -69,8 +70,17 @@ class NullDesk:
     def evaluate(self, order: EvaluateOrder) -> Failure:
         return self.failed(NotImplementedError())
 
-    def poll(self, order: PollOrder) -> Failure:
-        return self.failed(NotImplementedError())
+    def poll(self, order: PollOrder) -> Working:
+        """It keeps nothing: whatever is asked for has to be sent again, as when a message was lost on its way."""
+        return Working(
+            package=keys.package_version(),
+            site=self.name,
+            order=order.order,
+            state=keys.UNKNOWN,
+            step=0,
+            steps=0,
+            seconds=0.0,
+        )
 
     def failed(self, error: Exception) -> Failure:
         return Failure(

@@ -73,6 +73,7 @@ SINGLE = {"data.normalisation": "own-liver", "model.classifier.features": ("abso
         ("afp", "baseline", SITES, {}),
         ("kinetics", "baseline", SITES, {}),
         ("ratio", "baseline", SITES, {}),
+        ("regions", "baseline", SITES, {}),
         ("uniform+afp", "combined", SITES, {"pretrain.weighting.mode": "uniform"}),
         ("local:B+afp", "combined", ("B",), ALONE),
     ],

@@ -14,10 +14,13 @@ from phcc_model.classifier import Classifier
 from phcc_model.config import ClassifierSettings, ModelSettings
 from phcc_model.errors import CaseError, ConfigError
 from phcc_model.heads import (
+    CORE_TO,
     RELATIVE_BOUND,
     RELATIVE_FLOOR,
+    RIM_FROM,
     CaseNorm,
     dynamic_features,
+    lesion_zones,
     pool,
     previous_present,
 )
@@ -286,7 +289,45 @@ def test_a_lesion_within_one_cell_has_no_spread_and_a_finite_gradient() -> None:
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("pooling", ["gap", "lesion", "gap+lesion", "gap+lesion+spread"])
+def test_rim_and_core_are_those_of_the_ellipsoid_in_the_lesions_box() -> None:
+    """Of a ball, by its radius; a box around it has nearly the same zones; where there is no lesion, there is none."""
+    d, h, w = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in (24, 40, 40)), indexing="ij")
+    radius = (d**2 + h**2 + w**2).sqrt() / 9.0
+    ball = radius <= 1.0
+    boxed = (d.abs() <= 9) & (h.abs() <= 9) & (w.abs() <= 9)
+    rim, core = lesion_zones(torch.stack([ball, boxed, torch.zeros_like(ball)]))
+    for zone, true in ((rim, (radius >= RIM_FROM) & ball), (core, radius <= CORE_TO)):
+        for case in (0, 1):
+            overlap = 2.0 * (zone[case] & true).sum() / (zone[case].sum() + true.sum())
+            assert float(overlap) > 0.93
+        assert not zone[2].any()
+    assert not (rim & core).any()
+
+
+@given(shift=st.tuples(*(st.integers(-3, 3) for _ in range(3))), flip=st.sampled_from([(), (1,), (2, 3)]))
+@settings(deadline=None, max_examples=20)
+def test_zones_move_with_the_lesion(shift: tuple[int, int, int], flip: tuple[int, ...]) -> None:
+    lesion = torch.zeros(1, 14, 16, 16, dtype=torch.bool)
+    lesion[0, 4:9, 4:11, 5:12] = True
+    lesion[0, 4, 4, :] = False
+    moved = lesion.roll(shift, (1, 2, 3)).flip(flip)
+    for zone, expected in zip(lesion_zones(moved), lesion_zones(lesion), strict=True):
+        assert torch.equal(zone, expected.roll(shift, (1, 2, 3)).flip(flip))
+
+
+def test_a_rim_is_pooled_apart_from_the_core() -> None:
+    lesion = torch.zeros(1, 8, 16, 16)
+    lesion[:, 1:7, 2:14, 2:14] = 1.0
+    rim, core = lesion_zones(lesion > 0)
+    map_ncdhw = torch.stack([rim, core], dim=1).float()
+    pooled = pool(map_ncdhw, lesion, "gap+lesion+rim+core")
+    torch.testing.assert_close(pooled[0, 4:], torch.tensor([1.0, 0.0, 0.0, 1.0]))
+    assert pool(map_ncdhw, torch.zeros_like(lesion), "gap+lesion+rim+core").isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "pooling", ["gap", "lesion", "gap+lesion", "gap+lesion+spread", "gap+lesion+rim+core"]
+)
 def test_the_lesion_matters_exactly_where_it_is_pooled(pooling: str) -> None:
     model, present_bp = tiny_model(pooling=pooling), torch.ones(1, 4, dtype=torch.bool)
     volumes = volumes_of(present_bp)

@@ -15,7 +15,7 @@ from phcc_model.cases import CaseSet
 from phcc_model.config import StudyConfig
 from phcc_model.errors import DatasetError
 from phcc_simulation.baselines import fit_baseline, fit_combined
-from phcc_simulation.kinetics import kinetic_features, ratio_feature
+from phcc_simulation.kinetics import REGIONAL, kinetic_features, ratio_feature
 
 PHASES = StudyConfig().data.phases
 GRID = (6, 16, 16)
@@ -47,9 +47,9 @@ def enhancing(inside: list[float], liver: float = 0.5) -> NDArray[np.float64]:
 
 
 def test_a_curve_is_measured_against_the_liver() -> None:
-    found = kinetic_features(cases(enhancing([0.0, 1.5, 1.0, 0.75]), [1]))[0]
+    found = kinetic_features(cases(enhancing([0.0, 1.5, 1.0, 0.75]), [1]), REGIONAL)[0]
     curve, change = found[:16].reshape(4, 4), found[16:].reshape(3, 4)
-    for column in (0, 2, 3):  # mean, shell, core
+    for column in (0, 2, 3):  # mean, rim, core
         np.testing.assert_allclose(curve[:, column], [-0.5, 1.0, 0.5, 0.25], atol=1e-3)
         np.testing.assert_allclose(change[:, column], [1.5, -0.5, -0.25], atol=1e-3)
     np.testing.assert_allclose(curve[:, 1], 0.0, atol=1e-3)
@@ -61,8 +61,8 @@ def test_a_rim_and_a_core_are_told_apart() -> None:
     middle = ((d - 2.5) / 3) ** 2 + ((h - 7.5) / 5) ** 2 + ((w - 7.5) / 5) ** 2 <= 0.55**2
     volume = enhancing([0.0, 1.0, 1.0, 1.0])
     volume[0, 1][middle] = 0.0
-    shell, core = kinetic_features(cases(volume, [1]))[0][:16].reshape(4, 4)[1, 2:]
-    assert shell == pytest.approx(0.5, abs=1e-3)
+    rim, core = kinetic_features(cases(volume, [1]), REGIONAL)[0][:16].reshape(4, 4)[1, 2:]
+    assert rim == pytest.approx(0.5, abs=1e-3)
     assert core == pytest.approx(-0.5, abs=1e-3)
 
 
@@ -74,7 +74,7 @@ def test_a_missing_phase_gives_no_number_and_still_a_score() -> None:
     present[::7, 1] = False
     given_cases = cases(volumes, label, present)
     assert np.isnan(kinetic_features(given_cases)[0]).any()
-    for arm in ("kinetics", "ratio"):
+    for arm in ("kinetics", "regions", "ratio"):
         model = fit_baseline(arm, given_cases, StudyConfig())
         scores = model.score(given_cases)
         assert np.isfinite(scores).all()
@@ -88,7 +88,7 @@ def test_what_all_voxels_share_says_nothing(gain: float) -> None:
     """On logarithms a receive gain is an offset: the liver has it too."""
     plain, shifted = enhancing([0.0, 1.5, 1.0, 0.75]), enhancing([0.0, 1.5, 1.0, 0.75])
     shifted[0, 2] += gain
-    features = [kinetic_features(cases(volume, [1])) for volume in (plain, shifted)]
+    features = [kinetic_features(cases(volume, [1]), REGIONAL) for volume in (plain, shifted)]
     np.testing.assert_allclose(features[0], features[1], atol=4e-3)  # float16
 
 
