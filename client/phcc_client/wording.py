@@ -109,8 +109,8 @@ def privacy(study: StudyConfig, settings: ClientSettings) -> Iterator[tuple[str,
     )
     yield (
         "ranges",
-        f"leave only where {max(least, ranges.FEWEST)} patients or more stand behind them; with few, an end lies near "
-        "one patient's value, rounded",
+        f"leave only where {max(least, ranges.FEWEST)} patients or more stand behind them; with few, an end lies "
+        "near one patient's value, rounded",
     )
     yield "noise", "none is added: the changes of weights leave as training gave them"
     yield (
