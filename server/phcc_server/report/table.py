@@ -40,7 +40,8 @@ def result_table(summary: Summary) -> Table:
     header, rows = result_rows(summary)
     table = Table(title=Text(table_title(summary)), title_justify="left", caption_justify="left")
     for index, name in enumerate(header):
-        table.add_column(Text(_two_lines(name)), justify="right" if index else "left")
+        # Folded, not cut: on a narrow terminal an arm's name is still whole.
+        table.add_column(Text(_two_lines(name)), justify="right" if index else "left", overflow="fold")
     for row in rows:
         last = row[0] == CEILING
         if last:
@@ -69,7 +70,7 @@ def _cell(result: ArmResult, largest: tuple[int, int]) -> str:
 
 def _two_lines(text: str) -> str:
     """What stands in brackets below what it belongs to, for a narrow column."""
-    return text.replace(" (", "\n(", 1).replace(", ", ",\n")
+    return text.replace(" (", "\n(", 1).replace(", ", ",\n").replace(" positive)", " pos.)")
 
 
 def line(cells: list[str]) -> str:
