@@ -11,6 +11,7 @@ from phcc_model.statistics.calibration import Calibration, CalibrationBin, Coeff
 from phcc_model.statistics.decision import DecisionCurve, decision_curve
 from phcc_model.statistics.delong import AucEstimate, PairedDifference, auc_interval, paired_delong
 from phcc_model.statistics.gap import Gap, auc_gap
+from phcc_model.statistics.hierarchical import OverRuns, RunScores, over_runs
 from phcc_model.statistics.intervals import Proportion, exact_proportion, newcombe_auc_interval
 from phcc_model.statistics.meta import Pooled, pool, pool_aucs
 from phcc_model.statistics.operating import OperatingPoint, f1_score, operating_point
@@ -31,12 +32,14 @@ __all__ = [
     "DecisionCurve",
     "Gap",
     "OperatingPoint",
+    "OverRuns",
     "PairedDifference",
     "Pooled",
     "PrecisionRecall",
     "PredictiveValues",
     "Proportion",
     "RocCurve",
+    "RunScores",
     "Sample",
     "Subgroup",
     "Subgroups",
@@ -52,6 +55,7 @@ __all__ = [
     "f1_score",
     "newcombe_auc_interval",
     "operating_point",
+    "over_runs",
     "paired_delong",
     "pool",
     "pool_aucs",

@@ -6,12 +6,13 @@ too, takes the class sizes as given; so no replicate lacks a class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from phcc_model.errors import DataError
 from phcc_model.statistics.samples import Patients, Sample, sample
 
 _BLOCK = 1_000_000
@@ -71,13 +72,33 @@ def bootstrap_difference(
     Raises:
         DataError: the labels or scores cannot be used.
     """
-    cases = sample(label_n, score_a_n, patient_n)
-    other = sample(label_n, score_b_n, patient_n)
-    if (reason := _reason(cases, replicates)) is not None:
+    if (reason := _reason(sample(label_n, score_a_n, patient_n), replicates)) is not None:
         return BootstrapInterval(None, None, None, 0, reason)
-    a, b = _WeightedAuc(cases), _WeightedAuc(other)
-    values = np.concatenate([a(drawn) - b(drawn) for drawn in _draw(cases, replicates, generator)])
-    return _percentiles(values, confidence)
+    a, b = auc_replicates(
+        label_n, (score_a_n, score_b_n), patient_n, generator=generator, replicates=replicates
+    )
+    return _percentiles(a - b, confidence)
+
+
+def auc_replicates(
+    label_n: ArrayLike,
+    scores: Sequence[ArrayLike],
+    patient_n: Patients = None,
+    *,
+    generator: np.random.Generator,
+    replicates: int,
+) -> NDArray[np.float64]:
+    """The AUCs of several scores on the same patients drawn, axes score, replicate.
+
+    Raises:
+        DataError: the labels or scores cannot be used, or one class has fewer than two patients.
+    """
+    samples = [sample(label_n, score_n, patient_n) for score_n in scores]
+    if (reason := _reason(samples[0], replicates)) is not None:
+        raise DataError(reason, where="bootstrap")
+    areas = [_WeightedAuc(cases) for cases in samples]
+    blocks = [[area(drawn) for area in areas] for drawn in _draw(samples[0], replicates, generator)]
+    return np.concatenate(blocks, axis=1)
 
 
 def _reason(cases: Sample, replicates: int) -> str | None:
