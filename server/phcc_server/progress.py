@@ -38,7 +38,7 @@ def tell_round(journal: Journal, record: RoundRecord) -> None:
 
 def planned(plan: ArmPlan) -> dict[str, object]:
     """An arm and its rounds, for the journal."""
-    trained = plan.kind != "afp"
+    trained = plan.trained
     return {
         "arm": plan.name,
         keys.PRETRAIN: plan.study.pretrain.rounds if trained else 0,

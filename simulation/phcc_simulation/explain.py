@@ -70,8 +70,10 @@ class RunModel:
             )
         study = load_study(run / "study.yaml")
         plan = plan_arm(arm, study, read_splits(run / "splits.json").centres)
-        if plan.kind == "afp":
-            raise ConfigError("this arm has no network", where=f"--arm {arm}", remedy="Choose another arm")
+        if not plan.trained:
+            raise ConfigError(
+                "this arm trains no network of its own", where=f"--arm {arm}", remedy="Choose another arm"
+            )
         model = build_classifier(plan.study)
         load_state(model, RunStore(run / "checkpoints", plan.study.digest).final(arm).arrays)
         return cls(run, study, plan, model.eval())

@@ -34,8 +34,10 @@ def score_images(run: Path, npz: Path, array: str, arm: str) -> NDArray[np.float
             "this folder holds no run", where=str(run), remedy="Give the --out of a finished run"
         )
     plan = plan_arm(arm, load_study(study_file), read_splits(run / "splits.json").centres)
-    if plan.kind == "afp":
-        raise ConfigError("this arm has no network", where=f"--arm {arm}", remedy="Choose another arm")
+    if not plan.trained:
+        raise ConfigError(
+            "this arm trains no network of its own", where=f"--arm {arm}", remedy="Choose another arm"
+        )
     final = RunStore(run / "checkpoints", plan.study.digest).final(arm)
     model = build_classifier(plan.study)
     load_state(model, final.arrays)

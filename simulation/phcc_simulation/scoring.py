@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from phcc_client.preparations import open_prepared
 from phcc_client.session import Runtime
@@ -18,30 +19,43 @@ from phcc_model.config import StudyConfig
 from phcc_model.training.predict import predict
 from phcc_server.coordinator import ArmResult
 from phcc_server.report.summary import ScoredCase
-from phcc_simulation.afp import fit_afp
+from phcc_simulation.baselines import Score, fit_baseline, fit_combined
 from phcc_simulation.workspace import POOLED, Workspace
-
-Score = Callable[[CaseSet], NDArray[np.float64]]
 
 
 def score_arm(result: ArmResult, plan: ArmPlan, workspace: Workspace, runtime: Runtime) -> list[ScoredCase]:
     """Every patient's probability by an arm's chosen model, with the threshold that it froze."""
+    score = _network(result, plan, runtime)
+    return list(_scored(plan.name, score, result.threshold, workspace, plan.study))
+
+
+def score_combined(
+    arm: str, result: ArmResult, base: ArmPlan, workspace: Workspace, runtime: Runtime
+) -> list[ScoredCase]:
+    """Every patient's probability by an arm's network and AFP together, fitted on validation patients."""
+    name = base.sites[0] if base.kind == "local" else POOLED
+    held_out = open_prepared(workspace.site(name), base.study, name, workspace.study).load("validation")
+    model = fit_combined(arm, _network(result, base, runtime), held_out)
+    return list(_scored(arm, model.score, model.threshold, workspace, base.study))
+
+
+def score_baseline(arm: str, workspace: Workspace, study: StudyConfig) -> list[ScoredCase]:
+    """Every patient's probability without a network, fitted on all training centres' patients."""
+    pooled = open_prepared(workspace.site(POOLED), study, POOLED, workspace.study)
+    model = fit_baseline(arm, CaseSet.join([pooled.load("train"), pooled.load("validation")]), study)
+    return list(_scored(arm, model.score, model.threshold, workspace, study))
+
+
+def _network(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> Score:
+    """Probabilities by an arm's chosen model."""
     model = build_classifier(plan.study)
     load_state(model, result.weights)
     device = torch.device(runtime.device)
 
     def score(cases: CaseSet) -> NDArray[np.float64]:
-        logit_n = predict(model, cases, device=device).astype(np.float64)
-        return 1.0 / (1.0 + np.exp(-logit_n))
+        return np.asarray(expit(predict(model, cases, device=device).astype(np.float64)), dtype=np.float64)
 
-    return list(_scored(plan.name, score, result.threshold, workspace, plan.study))
-
-
-def score_afp(arm: str, workspace: Workspace, study: StudyConfig) -> list[ScoredCase]:
-    """Every patient's probability by alpha-fetoprotein alone, fitted on all training centres' patients."""
-    pooled = open_prepared(workspace.site(POOLED), study, POOLED, workspace.study)
-    model = fit_afp(CaseSet.join([pooled.load("train"), pooled.load("validation")]).labelled)
-    return list(_scored(arm, model.score, model.threshold, workspace, study))
+    return score
 
 
 def _scored(

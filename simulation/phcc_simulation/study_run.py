@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phcc_client.session import Runtime, Session
-from phcc_model.arms import ArmPlan, plan_arms
+from phcc_model.arms import ArmPlan, plan_arm, plan_arms
 from phcc_model.config import StudyConfig
 from phcc_server.coordinator import ArmResult, Coordinator
 from phcc_server.journal import Journal
-from phcc_server.ledger import Ledger
+from phcc_server.ledger import Ledger, RoundRecord
 from phcc_server.progress import planned, pretrained_file, tell_round
 from phcc_server.report.summary import ScoredCase
 from phcc_server.sites import Sites
 from phcc_server.store import RunStore
+from phcc_simulation.album import Album
 from phcc_simulation.federation import MemorySites
 from phcc_simulation.results import write_results
-from phcc_simulation.scoring import score_afp, score_arm
+from phcc_simulation.scoring import score_arm, score_baseline, score_combined
 from phcc_simulation.workspace import POOLED, Preparer, Workspace
 
 LEDGER = "ledger.jsonl"
@@ -64,18 +65,22 @@ class StudyRun:
         for note in (*ledger.notes, *workspace.splits.warnings):
             self.journal.write("note", text=note)
         scored: list[ScoredCase] = []
-        finished: list[ArmResult] = []
+        finished: dict[str, ArmResult] = {}
         for plan in plans:
-            if plan.kind == "afp":
-                scored += score_afp(plan.name, workspace, self.study)
+            if plan.kind == "baseline":
+                scored += score_baseline(plan.name, workspace, self.study)
                 continue
-            if plan.study.data != self.study.data:
-                preparer.variant(workspace, plan.study)
-            result = self._train(plan, workspace, ledger, federated)
-            finished.append(result)
-            scored += score_arm(result, plan, workspace, self.runtime)
+            base = plan_arm(plan.base, self.study, workspace.centres)
+            if base.study.data != self.study.data:
+                preparer.variant(workspace, base.study)
+            result = finished.get(base.name) or self._train(base, workspace, ledger, federated)
+            finished[base.name] = result
+            if plan.kind == "combined":
+                scored += score_combined(plan.name, result, base, workspace, self.runtime)
+            else:
+                scored += score_arm(result, plan, workspace, self.runtime)
         self.journal.write("note", text="writing summary.json and report.html")
-        write_results(self.study, workspace, scored, finished, ledger, time.time() - begin)
+        write_results(self.study, workspace, scored, list(finished.values()), ledger, time.time() - begin)
         self.journal.write("done")
 
     def _train(self, plan: ArmPlan, workspace: Workspace, ledger: Ledger, federated: Federated) -> ArmResult:
@@ -85,6 +90,12 @@ class StudyRun:
         else:
             names = (POOLED,) if plan.kind == "pooled" else plan.sites
             sites = MemorySites({name: Session(workspace.site(name), name, self.runtime) for name in names})
+        album = Album(self.out / CHECKPOINTS, plan, workspace, self.runtime)
+
+        def listen(record: RoundRecord) -> None:
+            tell_round(self.journal, record)
+            album.listen(record)
+
         coordinator = Coordinator(
             plan.name,
             plan.study,
@@ -92,10 +103,12 @@ class StudyRun:
             RunStore(self.out / CHECKPOINTS, plan.study.digest),
             ledger,
             pretrained_file(self.out / CHECKPOINTS, plan),
-            lambda record: tell_round(self.journal, record),
+            listen,
             self.study,
         )
-        return coordinator.run(names)
+        result = coordinator.run(names)
+        album.finish(result)
+        return result
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
