@@ -233,6 +233,7 @@ class PretrainSettings(Section):
     local_epochs: int = Field(1, ge=1)
     batch_size: int = Field(16, ge=1)
     mask_ratio: float = Field(0.6, gt=0.0, lt=1.0)
+    mask_block: Triple = Field((1, 1, 1), description="cells along D, H, W that are masked together")
     mask_phases: Literal["same", "independent"] = Field(
         "same", description="one mask for all phases of a case?"
     )
@@ -313,7 +314,11 @@ class EvaluationSettings(Section):
     bootstrap: int = Field(1000, ge=0)
 
 
-_ADDED_LATER = (("data", "outcome", ""), ("model", "encoder", "convnext"))
+_ADDED_LATER = (
+    ("data", "outcome", ""),
+    ("model", "encoder", "convnext"),
+    ("pretrain", "mask_block", [1, 1, 1]),
+)
 """Section, key and usual value of what a study could not say at first: unsaid, it changes no study's name."""
 
 

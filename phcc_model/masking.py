@@ -42,7 +42,9 @@ def visible_count(grid: Triple, ratio: float) -> int:
     return min(max(round(cells * (1.0 - ratio)), 1), cells - 1)
 
 
-def draw_visible(n: int, grid: Triple, ratio: float, generator: torch.Generator) -> Tensor:
+def draw_visible(
+    n: int, grid: Triple, ratio: float, generator: torch.Generator, block: Triple = (1, 1, 1)
+) -> Tensor:
     """Random masks, drawn per sample, with exactly the same number of visible cells in each [F: FCMAE].
 
     Args:
@@ -50,18 +52,37 @@ def draw_visible(n: int, grid: Triple, ratio: float, generator: torch.Generator)
         grid: cells along D, H, W.
         ratio: share of the cells to hide.
         generator: a CPU generator; the same state gives the same masks.
+        block: cells along D, H, W that are hidden or seen together [R]: where cells are small, a hidden one
+            is guessed from its neighbours.
 
     Returns:
         bool [n, d, h, w], True where a cell is visible.
 
     Raises:
-        ConfigError: the grid has one cell only.
+        ConfigError: the grid has one cell or block only, or is not a multiple of the block.
     """
+    if block != (1, 1, 1):
+        visible = draw_visible(n, _blocks(grid, block), ratio, generator)
+        for axis, times in enumerate(block, start=1):
+            visible = visible.repeat_interleave(times, axis)
+        return visible
     count = visible_count(grid, ratio)
     cells = grid[0] * grid[1] * grid[2]
     order_nk = torch.rand(n, cells, generator=generator).argsort(dim=1, stable=True)[:, :count]
     visible_nk = torch.zeros(n, cells, dtype=torch.bool).scatter_(1, order_nk, True)
     return visible_nk.view(n, *grid)
+
+
+def _blocks(grid: Triple, block: Triple) -> Triple:
+    if any(cells % size for cells, size in zip(grid, block, strict=True)):
+        raise ConfigError(
+            f"a grid of {'x'.join(map(str, grid))} cells cannot be cut into blocks of "
+            f"{'x'.join(map(str, block))}",
+            where="pretrain.mask_block",
+            remedy="choose numbers that divide the grid (the crop by the patch)",
+        )
+    d, h, w = (cells // size for cells, size in zip(grid, block, strict=True))
+    return d, h, w
 
 
 def patchify(x_bcdhw: Tensor, patch: Triple) -> Tensor:

@@ -106,10 +106,14 @@ class SWFCMAE(nn.Module):
         """
         grid = grid_of(size, self.encoder.patch)
         if self.joint or self.objective.mask_phases == "same":
-            visible = draw_visible(cases, grid, self.objective.mask_ratio, generator)
+            visible = self._drawn(cases, grid, generator)
             return visible[:, None].expand(-1, self.phases, -1, -1, -1)
-        visible = draw_visible(cases * self.phases, grid, self.objective.mask_ratio, generator)
+        visible = self._drawn(cases * self.phases, grid, generator)
         return visible.view(cases, self.phases, *grid)
+
+    def _drawn(self, samples: int, grid: Triple, generator: torch.Generator) -> Tensor:
+        objective = self.objective
+        return draw_visible(samples, grid, objective.mask_ratio, generator, objective.mask_block)
 
     def draw(self, present_bp: Tensor, size: Triple, generator: torch.Generator) -> Chance:
         """Draw for a batch: masks from the generator, the encoder's paths from torch's global one.

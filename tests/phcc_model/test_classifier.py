@@ -290,7 +290,7 @@ def test_a_lesion_within_one_cell_has_no_spread_and_a_finite_gradient() -> None:
 
 
 def test_rim_and_core_are_those_of_the_ellipsoid_in_the_lesions_box() -> None:
-    """Of a ball, by its radius; a box around it has nearly the same zones; where there is no lesion, there is none."""
+    """Of a ball, by its radius; a box around it has nearly the same; where there is no lesion, none."""
     d, h, w = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in (24, 40, 40)), indexing="ij")
     radius = (d**2 + h**2 + w**2).sqrt() / 9.0
     ball = radius <= 1.0

@@ -65,3 +65,28 @@ def test_what_cannot_be_masked_is_refused_with_a_remedy() -> None:
         grid_of((12, 50, 48), (2, 8, 8))
     with pytest.raises(ConfigError, match="single patch"):
         visible_count((1, 1, 1), 0.6)
+
+
+@given(
+    n=st.integers(1, 4),
+    blocks=st.tuples(*(st.integers(1, 4) for _ in range(3))).filter(lambda b: b != (1, 1, 1)),
+    block=st.tuples(*(st.integers(1, 3) for _ in range(3))),
+    seed=st.integers(0, 99),
+)
+def test_a_block_is_hidden_or_seen_as_a_whole(
+    n: int, blocks: tuple[int, int, int], block: tuple[int, int, int], seed: int
+) -> None:
+    grid = (blocks[0] * block[0], blocks[1] * block[1], blocks[2] * block[2])
+    visible = draw_visible(n, grid, 0.6, torch.Generator().manual_seed(seed), block)
+    drawn = draw_visible(n, blocks, 0.6, torch.Generator().manual_seed(seed))
+    assert visible.shape == (n, *grid)
+    for axis, times in enumerate(block, start=1):
+        drawn = drawn.repeat_interleave(times, axis)
+    assert torch.equal(visible, drawn)
+
+
+def test_a_block_that_does_not_divide_the_grid_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"mask_block: a grid of 6x12x12 cells cannot be cut into blocks of 1x5x2"
+    ):
+        draw_visible(1, (6, 12, 12), 0.6, torch.Generator(), (1, 5, 2))

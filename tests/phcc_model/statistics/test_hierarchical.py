@@ -61,7 +61,7 @@ def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
     for trial in range(120):
         runs = [run(100 * trial + s, 100, 1 + 0.3 * rng.standard_normal()) for s in range(8)]
         found = over_runs(runs, generator=np.random.default_rng(trial), replicates=400)
-        hits += found.low <= truth <= found.high
+        hits += int(found.low <= truth <= found.high)
     assert 0.88 <= hits / 120 <= 1.0
 
 
