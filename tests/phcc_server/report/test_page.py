@@ -13,7 +13,7 @@ from phcc_model.errors import StorageError
 from phcc_server.report import page
 from phcc_server.report.page import render_page, write_report
 from phcc_server.report.summary import ScoredCase, Summary
-from phcc_server.report.wording import estimate
+from phcc_server.report.wording import estimate, limits, warnings
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 CONFIG = "name: demo\nseed: 0\n# <script>alert(2)</script>\n"
@@ -204,3 +204,26 @@ def test_a_page_that_fails_leaves_the_old_files(tmp_path: Path, fabricate, monke
     with pytest.raises(ValueError, match="drawing"):
         write_report(tmp_path, fabricate([], study="new", rounds=[]), scored=[], config_yaml="")
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_no_interval_is_broken_over_two_lines(html: str, summary: Summary) -> None:
+    result = summary.arms["full"]["internal"]
+    assert f"{result.auc:.2f} <span>({limits(result.ci)})</span>" in html
+
+
+def test_a_warning_about_most_arms_names_the_others(fabricate, scored: list[ScoredCase]) -> None:
+    arms = ("full", "no-pretraining", "afp")
+    few = [row for row in scored if row.centre == "Cádiz" and (row.arm != "afp" or row.label == 0)]
+    texts = list(warnings(fabricate(few, bootstrap=0)))
+    assert any("all but afp" in text for text in texts)
+    assert not any(all(arm in text for arm in arms) for text in texts)
+
+
+def test_of_many_arms_only_the_first_ones_training_is_unfolded(fabricate, fabricate_round) -> None:
+    def unfolded(arms: tuple[str, ...]) -> int:
+        rounds = [fabricate_round(arm, "finetune", 0) for arm in arms]
+        page = render_page(fabricate([], rounds=rounds), scored=[], config_yaml="")
+        return page.split("Training</h2>")[1].split("Rounds</h2>")[0].count("<details open>")
+
+    assert unfolded(("full", "afp", "mean")) == 3
+    assert unfolded(("full", "afp", "mean", "concat")) == 1
