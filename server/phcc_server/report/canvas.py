@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _MOST_IN_A_CORNER = 5
+Corner = Literal["upper left", "upper right", "lower left", "lower right"]
 POSITIVE, NEGATIVE, UNKNOWN, QUIET = "#D55E00", "#0072B2", "#BBBBBB", "#767676"
 
 # matplotlib types the keys of its settings from 3.11 on only.
@@ -106,7 +107,7 @@ class _Sheet:
     figure: Figure
     panels: tuple[Axes, ...]
 
-    def legend(self, axes: Axes, corner: str, title: str | None = None) -> None:
+    def legend(self, axes: Axes, corner: Corner, title: str | None = None) -> None:
         """Name the series of a panel: in a corner, or below, on a taller sheet, where they are too many."""
         handles, labels = axes.get_legend_handles_labels()
         style: Any = {"title": title, "title_fontsize": 8.5, "alignment": "left"}
