@@ -6,6 +6,8 @@ matched every ConvNeXt of a first prototype at a third of the time. It is not pr
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -56,3 +58,9 @@ class RoundNorm(nn.BatchNorm3d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.num_batches_tracked = None
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        # torch adds the count to any state without a version, as weights from the wire are, and then refuses it.
+        super()._load_from_state_dict(state_dict, prefix, {**local_metadata, "version": self._version}, *rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from phcc_model.arms import plan_arms
+from phcc_model.build import build_classifier, load_state, state_of
 from phcc_model.shipped import find_study
 from phcc_model.study_file import load_study
 
@@ -31,3 +32,12 @@ def test_a_centre_can_be_left_out() -> None:
     names = [plan.name for plan in plan_arms(study.evaluation.arms, study, CENTRES[1:])]
     assert "local:C1" not in names
     assert "local:C2" in names
+
+
+def test_the_weights_of_every_network_travel() -> None:
+    study = load_study(find_study("arms"))
+    for plan in plan_arms(study.evaluation.arms, study, CENTRES):
+        if plan.trained:
+            weights = state_of(build_classifier(plan.study))
+            load_state(build_classifier(plan.study), weights)
+            assert all(array.dtype == "float32" for array in weights.values()), plan.name
