@@ -67,7 +67,8 @@ def programs(instance: Instance) -> tuple[Program, ...]:
     settings, environment = instance.settings, flower_environment(instance)
     tls = ["--ssl-ca-certfile", str(instance.ca_pem), "--ssl-certfile", str(instance.server_pem)]
     superlink = [
-        *(program_path("flower-superlink"), "--host", LOOPBACK, "--port", str(settings.superlink_port)),
+        *(sys.executable, "-m", "phcc_server.patient_superlink"),
+        *("--host", LOOPBACK, "--port", str(settings.superlink_port)),
         *(*tls, "--ssl-keyfile", str(instance.server_key), "--enable-supernode-auth"),
         *("--database", str(instance.flower_database), "--disable-runtime-dependency-installation"),
         *("--isolation", "process", "--superexec-auth-secret-file", str(instance.superexec_secret)),
