@@ -13,6 +13,7 @@ import typer
 from phcc_model.command_line import DefaultCommandGroup, run_program
 from phcc_model.machine import fast_environment
 from phcc_simulation.explain_cli import register as register_explain
+from phcc_simulation.proof.cli import register as register_proof
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
@@ -120,6 +121,7 @@ def report_command(
 
 
 register_explain(app)
+register_proof(app)
 
 
 def _cores() -> int:

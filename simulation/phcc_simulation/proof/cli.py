@@ -1,0 +1,63 @@
+"""``phcc-simulate seeds`` and ``combine``: one study with several seeds, and what they say together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the two commands to a program."""
+
+    @app.command("seeds")
+    def seeds_command(
+        study: Annotated[str, typer.Argument(help="A study file, or a shipped study by name.")],
+        out: Annotated[
+            Path, typer.Option("--out", help="Folder of all seeds; a second start goes on where it stopped.")
+        ],
+        seeds: Annotated[str, typer.Option("--seeds", help="Whole numbers, with commas.")] = "0,1,2,3,4",
+        arm: Annotated[
+            list[str] | None,
+            typer.Option("--arm", help="Run this arm in place of the study's; repeatable."),
+        ] = None,
+        overrides: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study; repeatable."),
+        ] = None,
+        side_by_side: Annotated[
+            int | None, typer.Option("--side-by-side", min=1, help="Seeds at a time; default: one a core.")
+        ] = None,
+        device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1...")] = "cpu",
+    ) -> None:
+        """Run a study once for each seed (other patients, other first weights), side by side; then combine.
+
+        Example: phcc-simulate seeds arms --out runs/arms --seeds 0,1,2,3,4 --arm full --arm no-pretraining
+        """
+        from phcc_simulation.proof.commands import run_seeds
+
+        at_once = side_by_side or os.cpu_count() or 1
+        run_seeds(study, out, _numbers(seeds), arm or [], overrides or [], at_once, device)
+
+    @app.command("combine")
+    def combine_command(
+        out: Annotated[Path, typer.Argument(help="Folder of finished seeds: seed-0, seed-1...")],
+    ) -> None:
+        """Judge all finished seeds of a study together: claims, tables and pictures; nothing is trained.
+
+        Example: phcc-simulate combine runs/arms
+        """
+        from phcc_simulation.proof.commands import combine_seeds
+
+        combine_seeds(out.expanduser().resolve())
+
+
+def _numbers(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise typer.BadParameter(
+            f"{text!r} is not a list of whole numbers such as 0,1,2", param_hint="--seeds"
+        )
+    return [int(word) for word in words]

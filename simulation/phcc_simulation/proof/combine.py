@@ -1,0 +1,89 @@
+"""From the finished seeds of a study to every figure over them: a pure function of what their folders hold."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+
+from phcc_model.contract import keys
+from phcc_server.report.schema import EXTERNAL, TEST_SPLITS, TRAIN
+from phcc_simulation.proof.claims import FULL, claims_of
+from phcc_simulation.proof.figures import BOOTSTRAP, REPLICATES, Draws, auc_over, delta_over
+from phcc_simulation.proof.runs import SeedRun
+from phcc_simulation.proof.schema import ArmFigure, Combined, DifferenceFigure, SeedFacts
+
+
+def combine(
+    runs: Sequence[SeedRun],
+    left_out: Sequence[str] = (),
+    *,
+    replicates: int = REPLICATES,
+    progress: Callable[[str], None] = lambda _what: None,
+) -> Combined:
+    """Work out every figure over seeds.
+
+    Args:
+        runs: finished seeds of one study, by seed.
+        left_out: folders of seeds that are not finished.
+        replicates: of the bootstrap.
+        progress: told of each arm.
+
+    Raises:
+        DataError: a case has two labels.
+    """
+    first = runs[0]
+    draws = Draws(replicates, first.study.evaluation.confidence)
+    arms = tuple(dict.fromkeys(arm for run in runs for arm in run.arms))
+    areas, differences = [], []
+    for arm in arms:
+        progress(arm)
+        areas += [
+            ArmFigure(arm=arm, split=split, auc=auc_over(runs, arm, split, draws))
+            for split in (TRAIN, *TEST_SPLITS)
+        ]
+        if arm != FULL and FULL in arms:
+            differences += [
+                DifferenceFigure(a=FULL, b=arm, split=split, delta=delta_over(runs, FULL, arm, split, draws))
+                for split in TEST_SPLITS
+            ]
+    found = Combined(
+        study=first.study.name,
+        synthetic=any(run.summary.data.synthetic for run in runs),
+        confidence=draws.confidence,
+        replicates=replicates,
+        bootstrap=BOOTSTRAP,
+        split=EXTERNAL,
+        seeds=tuple(_facts(run) for run in runs),
+        arms=tuple(areas),
+        differences=tuple(differences),
+        claims=(),
+        best_possible_auc={k: v for k, v in first.summary.best_possible_auc.items() if v is not None},
+        left_out=tuple(left_out),
+        combined_with={"package": keys.package_version(), "torch": importlib.metadata.version("torch")},
+    )
+    return found.model_copy(update={"claims": claims_of(found, runs)})
+
+
+def _facts(run: SeedRun) -> SeedFacts:
+    summary, phantom = run.summary, run.study.data.source == "phantom"
+    versions = {str(v) for r in summary.rounds if (v := _package(r.model_extra)) is not None}
+    seconds = sum(record.seconds or 0.0 for record in summary.rounds)
+    return SeedFacts(
+        seed=run.seed,
+        phantom_seed=run.study.data.phantom.seed if phantom else None,
+        folder=run.folder.name,
+        arms=run.arms,
+        patients=summary.data.patients,
+        study=run.study.digest,
+        splits=summary.digests.get("splits"),
+        phantom=summary.digests.get("phantom"),
+        scores=run.scores_digest,
+        package=", ".join(sorted(versions)) or None,
+        seconds=round(seconds, 1),
+    )
+
+
+def _package(extra: dict[str, object] | None) -> object:
+    """The version by which a round was done, which its record holds beside what is named in the schema."""
+    versions = (extra or {}).get("versions")
+    return versions.get("package") if isinstance(versions, dict) else None

@@ -1,0 +1,180 @@
+"""Pictures over seeds: every arm's AUC, what `full` is better by, and AUC against the labels that were used."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Sheet
+
+from phcc_server.report.canvas import QUIET, Picture, canvas, colour, marker
+from phcc_server.report.schema import EXTERNAL, INTERNAL, TEST_SPLITS
+from phcc_server.report.wording import split_title
+from phcc_simulation.proof.claims import CEILING, FULL
+from phcc_simulation.proof.schema import Combined, Figure
+
+DPI = 150
+BEST = "#009E73"
+BARE = "no-pretraining"
+_LABELS = re.compile(r"(?:(full|no-pretraining)\+)?labels-(\d+)")
+_APART = 0.17
+"""Between the two splits' marks of one arm, in rows."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture as SVG, and as PNG for what shows no SVG."""
+
+    picture: Picture
+    png: bytes
+
+
+def finish(sheet: Sheet, picture: Picture) -> Drawing:
+    """The same sheet once more as PNG."""
+    buffer = io.BytesIO()
+    sheet.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return Drawing(picture, buffer.getvalue())
+
+
+def heading(what: str, found: Combined) -> str:
+    """A picture's title; that data are synthetic is never left out."""
+    count = len(found.seeds)
+    return f"{what}, {count} seed{'' if count == 1 else 's'}{', synthetic' if found.synthetic else ''}"
+
+
+def above(sheet: Sheet, name: str) -> None:
+    """The title from the sheet's left edge on: above the axes alone, long names of arms leave it no room."""
+    sheet.suptitle(name, x=0.02, ha="left", fontsize=9.5, fontweight="bold")
+
+
+def forest(found: Combined) -> Drawing:
+    """Every arm's mean AUC with its interval, internal and external side by side."""
+    rows = {arm: tuple(found.auc(arm, split) for split in TEST_SPLITS) for arm in found.names}
+    name = heading("AUC by arm", found)
+    with canvas(height=1.1 + 0.3 * len(rows)) as sheet:
+        axes = sheet.panels[0]
+        _pairs(axes, rows, undefined=0.5)
+        axes.axvline(0.5, color=QUIET, linewidth=0.9, linestyle=(0, (2, 2)))
+        caption = (
+            f"Mean over seeds; bars are {100 * found.confidence:.0f} % intervals over seeds and patients."
+        )
+        if (best := found.best_possible_auc.get(CEILING)) is not None:
+            axes.axvline(best, color=BEST, linewidth=1.2, linestyle=(0, (5, 2)), label="best possible")
+            caption += (
+                f" Green: the best possible AUC of the images alone, {best:.3f}, as the data were made."
+            )
+        axes.set_xlabel("AUC")
+        above(sheet.figure, name)
+        sheet.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        return finish(sheet.figure, sheet.picture("forest", name, caption))
+
+
+def differences(found: Combined) -> Drawing | None:
+    """What `full` is better by than each other arm; None without such an arm."""
+    rows = {
+        arm: tuple(found.delta(FULL, arm, split) for split in TEST_SPLITS)
+        for arm in found.names
+        if found.delta(FULL, arm, EXTERNAL) is not None
+    }
+    if not rows:
+        return None
+    name = heading(f"{FULL} less each arm", found)
+    with canvas(height=1.1 + 0.3 * len(rows)) as sheet:
+        axes = sheet.panels[0]
+        _pairs(axes, rows, undefined=0.0)
+        axes.axvline(0.0, color="#444444", linewidth=1.0)
+        axes.set_xlabel("difference of AUC")
+        above(sheet.figure, name)
+        sheet.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2)
+        caption = (
+            f"Right of 0: {FULL} is better. Mean over seeds, on the same patients; bars are "
+            f"{100 * found.confidence:.0f} % intervals over seeds and patients."
+        )
+        return finish(sheet.figure, sheet.picture("differences", name, caption))
+
+
+def labels(found: Combined, whole: float) -> Drawing | None:
+    """AUC against the share of labels, with and without pre-training; None where no arm has fewer labels.
+
+    Args:
+        found: the figures.
+        whole: the share of labels of the study itself, 0 to 1.
+    """
+    curves = {base: _fewer_labels(found, base, whole) for base in (FULL, BARE)}
+    if all(len(shares) < 2 for shares in curves.values()):
+        return None
+    name = heading("AUC by labels used", found)
+    shares = sorted({share for arms in curves.values() for share in arms})
+    with canvas(rows=2, height=5.2) as sheet:
+        for axes, split in zip(sheet.panels, TEST_SPLITS, strict=True):
+            for index, (base, arms) in enumerate(curves.items()):
+                _curve(axes, index, base, {share: found.auc(arm, split) for share, arm in arms.items()})
+            if (best := found.best_possible_auc.get(CEILING)) is not None:
+                axes.axhline(best, color=BEST, linewidth=1.2, linestyle=(0, (5, 2)), label="best possible")
+            axes.set_xscale("log")
+            axes.set_xticks(shares, map(str, shares))
+            axes.minorticks_off()
+            axes.set_ylabel("AUC")
+            axes.set_title(split_title(split), fontweight="normal")
+        sheet.panels[-1].set_xlabel("labels used, per cent")
+        above(sheet.figure, name)
+        sheet.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        caption = (
+            f"Mean over seeds; bars are {100 * found.confidence:.0f} % intervals over seeds and patients. All patients' "
+            "images are pre-trained on; labels are used of so many."
+        )
+        return finish(sheet.figure, sheet.picture("labels", name, caption))
+
+
+def _pairs(axes: Axes, rows: dict[str, tuple[Figure | None, ...]], undefined: float) -> None:
+    """One row an arm, with a mark for each split."""
+    for at, figures in enumerate(rows.values()):
+        for index, one in enumerate(figures):
+            place = at + _APART * (2 * index - 1)
+            if one is None or one.value is None or one.ci is None:
+                axes.text(undefined, place, " not defined", color=QUIET, fontsize=7, va="center")
+                continue
+            axes.plot(one.ci, [place, place], linewidth=2.0, color=colour(index), solid_capstyle="butt")
+            axes.plot([one.value], [place], marker=marker(index), markersize=5, color=colour(index))
+    for index, split in enumerate((INTERNAL, EXTERNAL)):
+        axes.plot([], [], color=colour(index), marker=marker(index), label=split_title(split))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+
+
+def _fewer_labels(found: Combined, base: str, whole: float) -> dict[int, str]:
+    """Per cent of the labels -> arm; ``labels-10`` alone is `full` with fewer labels."""
+    arms = {round(100 * whole): base} if base in found.names else {}
+    for arm in found.names:
+        if (match := _LABELS.fullmatch(arm)) is not None and (match[1] or FULL) == base:
+            arms[int(match[2])] = arm
+    return dict(sorted(arms.items()))
+
+
+def _curve(axes: Axes, index: int, name: str, found: dict[int, Figure | None]) -> None:
+    known = [
+        (share, one.value, one.value - one.ci[0], one.ci[1] - one.value)
+        for share, one in found.items()
+        if one is not None and one.value is not None and one.ci is not None
+    ]
+    if known:
+        share_k, value_k, below_k, above_k = zip(*known, strict=True)
+        # Two intervals at one place would hide each other; the axis is logarithmic.
+        place_k = [share * (1.0 + 0.04 * (index - 0.5)) for share in share_k]
+        bars: Sequence[Sequence[float]] = [[max(0.0, b) for b in below_k], [max(0.0, a) for a in above_k]]
+        axes.errorbar(
+            place_k,
+            value_k,
+            bars,
+            color=colour(index),
+            marker=marker(index),
+            markersize=5,
+            capsize=2,
+            label=name,
+        )

@@ -1,0 +1,193 @@
+"""``combined.md``: what the seeds say together, for people: ten lines, the claims, the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from phcc_server.report.schema import EXTERNAL, INTERNAL
+from phcc_server.report.table import line, plain
+from phcc_server.report.wording import DASH, duration, estimate, figure, limits, signed, split_title
+from phcc_simulation.proof.claims import CEILING, FULL, best_of
+from phcc_simulation.proof.schema import HOLDS, NOT, NOT_DEFINED, NOT_RUN, ON_AVERAGE, Claim, Combined, Figure
+
+
+def title(found: Combined) -> str:
+    """What it is; that data are synthetic is never left out."""
+    count = len(found.seeds)
+    kind = ", synthetic data" if found.synthetic else ""
+    return f"{found.study}: {count} seed{'' if count == 1 else 's'} together{kind}"
+
+
+def headlines(found: Combined) -> list[str]:
+    """What came out, in ten lines at most."""
+    synthetic = "Synthetic data: no figure here says anything about patients. " if found.synthetic else ""
+    seeds = ", ".join(str(one.seed) for one in found.seeds)
+    left = f"; not finished and left out: {', '.join(found.left_out)}" if found.left_out else ""
+    lines = [f"{synthetic}Seeds {seeds}; a seed stands for other patients and other first weights{left}."]
+    lines += _of_full(found)
+    lines += [text for other in _rivals(found) if (text := _against(found, other)) is not None]
+    lines.append(_verdicts(found.claims))
+    lines.append(method(found))
+    return lines
+
+
+def method(found: Combined) -> str:
+    """How the intervals were made."""
+    text = (
+        f"Intervals: {100 * found.confidence:.0f} %, {found.bootstrap}, {found.replicates} replicates; arms are compared "
+        "on the same patients of the same seeds, and nothing is corrected for the number of comparisons."
+    )
+    if len(found.seeds) == 1:
+        text += " With one seed only its patients vary: the interval says nothing about seeds."
+    return text
+
+
+def markdown(found: Combined, captions: Sequence[tuple[str, str, str]]) -> str:
+    """The whole page.
+
+    Args:
+        found: the figures.
+        captions: of each picture: its file, title and caption.
+    """
+    parts = [
+        f"# {plain(title(found))}",
+        "\n".join(f"{n}. {plain(t)}" for n, t in enumerate(headlines(found), 1)),
+    ]
+    parts += [f"## Claims, {split_title(found.split)}{_kind(found)}", "\n".join(_claims(found.claims))]
+    parts += [f"## AUC, mean over seeds{_kind(found)}", "\n".join(_areas(found))]
+    if found.differences:
+        parts += [f"## {FULL} less each arm{_kind(found)}", "\n".join(_differences(found))]
+    for file, name, caption in captions:
+        parts += [f"## {plain(name)}", f"![{plain(name)}]({file})", plain(caption)]
+    parts += ["## Seeds", "\n".join(_seeds(found))]
+    versions = ", ".join(f"{name} {version}" for name, version in found.combined_with.items())
+    parts.append(f"Combined with {versions}. Every number stands in `combined.json`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_full(found: Combined) -> Iterator[str]:
+    outside, inside = found.auc(FULL, EXTERNAL), found.auc(FULL, INTERNAL)
+    if outside is None or inside is None:
+        yield f"The arm {FULL} was not run: arms stand in the table, and no claim can be judged."
+        return
+    yield f"{FULL}: mean AUC {_estimate(outside)} external, {_estimate(inside)} internal."
+    best = found.best_possible_auc.get(CEILING)
+    if best is not None and outside.value is not None:
+        yield (
+            f"The best possible AUC of the images alone is {best:.3f}; {FULL} reaches {100 * outside.value / best:.1f} % "
+            "of it on the external centre."
+        )
+
+
+def _rivals(found: Combined) -> list[str]:
+    """The arms that a reader asks for first; the rest stand in the tables."""
+    single, alone = best_of(found, "phase:"), best_of(found, "local:")
+    return [arm for arm in ("no-pretraining", single, "afp", "pooled", alone) if arm is not None]
+
+
+def _against(found: Combined, other: str) -> str | None:
+    outside, inside = found.delta(FULL, other, EXTERNAL), found.delta(FULL, other, INTERNAL)
+    if outside is None or inside is None:
+        return None
+    return f"{FULL} − {other}: {_delta(outside)} external, {_delta(inside)} internal."
+
+
+def _verdicts(claims: Sequence[Claim]) -> str:
+    judged = [claim for claim in claims if claim.verdict not in (NOT_RUN, NOT_DEFINED)]
+    if not judged:
+        return "No claim could be judged."
+    lacking = {verdict: [c.claim for c in judged if c.verdict == verdict] for verdict in (NOT, ON_AVERAGE)}
+    hold = len(judged) - sum(map(len, lacking.values()))
+    text = f"{hold} of {len(judged)} claims that could be judged hold"
+    missing = len(claims) - len(judged)
+    text += f" ({missing} could not)" if missing else ""
+    return (
+        text
+        + "".join(f"; {verdict}: {', '.join(names)}" for verdict, names in lacking.items() if names)
+        + "."
+    )
+
+
+def _claims(claims: Sequence[Claim]) -> Iterator[str]:
+    yield line(["claim", "wanted", "found", "holds?"])
+    yield "| --- | --- | ---: | --- |"
+    for claim in claims:
+        verdict = f"{claim.verdict} ({claim.note})" if claim.note else claim.verdict
+        yield line([plain(cell) for cell in (claim.claim, claim.wanted, found_in_words(claim), verdict)])
+
+
+def claims_table(found: Combined) -> Table:
+    """The claims for a terminal."""
+    table = Table(title=Text(f"Claims, {split_title(found.split)}{_kind(found)}"), title_justify="left")
+    for name in ("claim", "wanted", "found", "holds?"):
+        table.add_column(name, overflow="fold")
+    for claim in found.claims:
+        style = "" if claim.verdict == HOLDS else "dim" if claim.verdict in (NOT_RUN, NOT_DEFINED) else "bold"
+        cells = (claim.claim, claim.wanted, found_in_words(claim))
+        table.add_row(*map(Text, cells), Text(claim.verdict, style=style))
+    return table
+
+
+def found_in_words(claim: Claim) -> str:
+    """A claim's figure with its interval, or what the seeds reach from and to."""
+    if claim.found is None:
+        return DASH
+    scale, digits = (100.0, 1) if claim.percent else (1.0, 3)
+    value = f"{100 * claim.found:.1f} %" if claim.percent else signed(claim.found, digits)
+    if claim.ci is not None:
+        return f"{value} ({limits((scale * claim.ci[0], scale * claim.ci[1]), digits)})"
+    if claim.spread is not None:
+        low, high = claim.spread
+        return f"{value} (seeds {limits((scale * low, scale * high), digits)})"
+    return value
+
+
+def _areas(found: Combined) -> Iterator[str]:
+    yield line(["arm", "internal", "external", "sd over seeds, external", "seeds"])
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for arm in found.names:
+        inside, outside = found.auc(arm, INTERNAL), found.auc(arm, EXTERNAL)
+        assert inside is not None
+        assert outside is not None
+        cells = [_estimate(inside), _estimate(outside), figure(outside.sd, 3), str(len(outside.seeds))]
+        yield line([plain(cell) for cell in (arm, *cells)])
+    for what, best in found.best_possible_auc.items():
+        yield line([f"best possible, {plain(what)}", f"{best:.3f}", f"{best:.3f}", "", ""])
+
+
+def _differences(found: Combined) -> Iterator[str]:
+    yield line([f"{FULL} less", "internal", "external", "external, every seed"])
+    yield "| --- | ---: | ---: | --- |"
+    for arm in found.names:
+        inside, outside = found.delta(FULL, arm, INTERNAL), found.delta(FULL, arm, EXTERNAL)
+        if inside is not None and outside is not None:
+            each = ", ".join(signed(one, 3) for one in outside.each) or DASH
+            yield line([plain(cell) for cell in (arm, _delta(inside), _delta(outside), each)])
+
+
+def _seeds(found: Combined) -> Iterator[str]:
+    yield line(["seed", "patients", "training", "package", "study", "splits", "phantom", "scores.csv"])
+    yield "| ---: | ---: | ---: | --- | --- | --- | --- | --- |"
+    for one in found.seeds:
+        digests = [(d or DASH)[:12] for d in (one.study, one.splits, one.phantom, one.scores)]
+        facts = [str(one.seed), str(one.patients), duration(one.seconds), one.package or DASH]
+        yield line([*facts, *digests])
+    yield ""
+    yield "Digests are the beginning of SHA-256; whole in `combined.json`."
+
+
+def _kind(found: Combined) -> str:
+    return ", synthetic data" if found.synthetic else ""
+
+
+def _estimate(one: Figure) -> str:
+    return estimate(one.value, one.ci, 3) if one.value is not None else f"not defined: {one.reason}"
+
+
+def _delta(one: Figure) -> str:
+    if one.value is None or one.ci is None:
+        return f"not defined: {one.reason}"
+    return f"{signed(one.value, 3)} ({limits(one.ci, 3)})"
