@@ -6,6 +6,7 @@
     attention concat mean                 another fusion of the phases
     absolute difference relative          one kind of dynamic feature alone
     shared joint       one encoder for each phase in turn, or phases as channels
+    zones              the lesion's rim and core pooled apart, on a last map as fine in plane as the stem's
     plain              a plain small 3-D network instead of the encoder; it cannot be pre-trained
     fedavg fedprox     how the sites' work is averaged;  fp32 fp16 int8  how it is written on the wire
     unregularised      stage 2 without augmentation and dropout
@@ -40,6 +41,7 @@ Changes = Mapping[str, Mapping[str, Any]]
 BASELINES = ("afp", "ratio", "kinetics", "regions")
 """Arms without a network."""
 COMBINED = "+afp"
+ZONES = "zones"
 
 _NO_PRETRAINING = {"rounds": 0}
 _CHANGES: dict[str, Changes] = {
@@ -214,13 +216,19 @@ def _changes(study: StudyConfig, part: str) -> Changes | None:
         return _single_phase(study, which)
     if labels := _LABELS.fullmatch(part):
         return {"finetune": {"label_fraction": int(labels[1]) / 100}}
-    return _CHANGES.get(part)
+    return _zones(study) if part == ZONES else _CHANGES.get(part)
+
+
+def _zones(study: StudyConfig) -> Changes:
+    """A rim of a few millimetres needs cells of a few millimetres."""
+    steps = tuple((d, 1, 1) for d, _, _ in study.model.downsample)
+    return {"model": {"downsample": steps, "classifier": {"pooling": "gap+lesion+rim+core+spread"}}}
 
 
 def arm_names(study: StudyConfig, sites: Sequence[str]) -> tuple[str, ...]:
     """Every arm that this study can run at these training centres, without those that a ``+`` makes."""
     phases = [f"phase:{phase}" for phase in study.data.phases]
-    return (*_CHANGES, *phases, "pooled", *(f"local:{site}" for site in sites), *BASELINES)
+    return (*_CHANGES, ZONES, *phases, "pooled", *(f"local:{site}" for site in sites), *BASELINES)
 
 
 def _single_phase(study: StudyConfig, phase: str) -> Changes:
