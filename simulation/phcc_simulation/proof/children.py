@@ -38,6 +38,7 @@ def run_side_by_side(
     plans: Sequence[SeedPlan],
     at_once: int,
     out: Path,
+    started: Callable[[int], None],
     tell: Callable[[int, Event], None],
     ended: Callable[[int, str | None], None],
 ) -> dict[int, str]:
@@ -50,6 +51,7 @@ def run_side_by_side(
         plans: in the order of their start.
         at_once: at most so many at a time.
         out: of all seeds; held by a lock meanwhile.
+        started: takes a seed whose process was started.
         tell: takes every event of a seed's journal.
         ended: takes a seed whose process is gone, and why it failed or None.
 
@@ -67,6 +69,7 @@ def run_side_by_side(
             while waiting or running:
                 while waiting and len(running) < at_once:
                     running.append(_Child.start(waiting.pop(0), out))
+                    started(running[-1].plan.seed)
                 time.sleep(POLL_S)
                 for child in list(running):
                     over = child.process.poll() is not None  # asked first: what it wrote last is read below

@@ -25,7 +25,7 @@ from phcc_simulation.proof.drawing_rounds import curves, monitors
 from phcc_simulation.proof.figures import REPLICATES
 from phcc_simulation.proof.monitors import training_centres_of
 from phcc_simulation.proof.pace import SeedsPace
-from phcc_simulation.proof.runs import STUDY_FILE, read_runs
+from phcc_simulation.proof.runs import STUDY_FILE, SeedRun, read_runs
 from phcc_simulation.proof.schema import Combined
 from phcc_simulation.proof.text import claims_table, headlines, markdown, title
 
@@ -71,7 +71,7 @@ def run_seeds(
             f"{len(todo)} seed{'' if len(todo) == 1 else 's'} to run, {at_once} side by side, one thread each"
         )
         pace = SeedsPace([plan.seed for plan in todo], at_once, _say)
-        failed = run_side_by_side(todo, at_once, out, pace.event, pace.ended)
+        failed = run_side_by_side(todo, at_once, out, pace.started, pace.event, pace.ended)
     try:
         combine_seeds(out)
     except PhccError as error:
@@ -95,14 +95,7 @@ def combine_seeds(out: Path, replicates: int = REPLICATES) -> Combined:
     """
     runs, left_out = read_runs(out)
     found = combine(runs, left_out, replicates=replicates)
-    drawn = [
-        forest(found),
-        differences(found),
-        labels(found, runs[0].study.finetune.label_fraction),
-        curves(found, runs),
-        monitors(found, runs),
-    ]
-    pictures = [one for one in drawn if one is not None]
+    pictures = drawings(found, runs)
     for one in pictures:
         _write_picture(out, one)
     shown = [(f"{one.picture.name}.svg", one.picture.title, one.picture.caption) for one in pictures]
@@ -114,6 +107,18 @@ def combine_seeds(out: Path, replicates: int = REPLICATES) -> Combined:
     console.print(claims_table(found))
     console.print(f"text    {out / COMBINED_TEXT}\nfigures {out / COMBINED}", markup=False)
     return found
+
+
+def drawings(found: Combined, runs: Sequence[SeedRun]) -> list[Drawing]:
+    """Every picture for which there is something to draw."""
+    drawn = [
+        forest(found),
+        differences(found),
+        labels(found, runs[0].study.finetune.label_fraction),
+        curves(found, runs),
+        monitors(found, runs),
+    ]
+    return [one for one in drawn if one is not None]
 
 
 def seed_study(study_name: str, overrides: Sequence[str], arms: Sequence[str], seed: int) -> StudyConfig:

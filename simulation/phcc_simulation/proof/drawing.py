@@ -123,8 +123,8 @@ def labels(found: Combined, whole: float) -> Drawing | None:
         above(sheet.figure, name)
         sheet.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         caption = (
-            f"Mean over seeds; bars are {100 * found.confidence:.0f} % intervals over seeds and patients. All patients' "
-            "images are pre-trained on; labels are used of so many."
+            f"Mean over seeds; bars are {100 * found.confidence:.0f} % intervals over seeds and patients. "
+            "All training patients' images are pre-trained on; labels are used of so many."
         )
         return finish(sheet.figure, sheet.picture("labels", name, caption))
 

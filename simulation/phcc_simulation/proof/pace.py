@@ -50,6 +50,10 @@ class SeedsPace:
         self._began = self._said = clock()
         self._seconds: dict[str, list[float]] = {stage: [] for stage in keys.STAGES}
 
+    def started(self, seed: int) -> None:
+        """A seed's process was started."""
+        self._tell(seed, "prepares its patients")
+
     def event(self, seed: int, event: Event) -> None:
         """One event of a seed's journal."""
         fields = event.fields
@@ -109,7 +113,9 @@ class SeedsPace:
         self._said = self._clock()
         end = ""
         if with_left:
-            end = f"  [{in_words(self._said - self._began)} gone, about {in_words(self.seconds_left)} left]"
+            left = self.seconds_left
+            rest = "" if left is None else f", about {in_words(left)} left"
+            end = f"  [{in_words(self._said - self._began)} gone{rest}]"
         self._say(f"seed {seed}: {text}{end}")
 
 

@@ -37,8 +37,9 @@ def headlines(found: Combined) -> list[str]:
 def method(found: Combined) -> str:
     """How the intervals were made."""
     text = (
-        f"Intervals: {100 * found.confidence:.0f} %, {found.bootstrap}, {found.replicates} replicates; arms are compared "
-        "on the same patients of the same seeds, and nothing is corrected for the number of comparisons."
+        f"Intervals: {100 * found.confidence:.0f} %, {found.bootstrap}, {found.replicates} replicates; "
+        "arms are compared on the same patients of the same seeds, and nothing is corrected for the number of "
+        "comparisons."
     )
     if len(found.seeds) == 1:
         text += " With one seed only its patients vary: the interval says nothing about seeds."
@@ -76,8 +77,9 @@ def _of_full(found: Combined) -> Iterator[str]:
     yield f"{FULL}: mean AUC {_estimate(outside)} external, {_estimate(inside)} internal."
     best = found.best_possible_auc.get(CEILING)
     if best is not None and outside.value is not None:
+        share = 100 * outside.value / best
         yield (
-            f"The best possible AUC of the images alone is {best:.3f}; {FULL} reaches {100 * outside.value / best:.1f} % "
+            f"The best possible AUC of the images alone is {best:.3f}; {FULL} reaches {share:.1f} % "
             "of it on the external centre."
         )
 

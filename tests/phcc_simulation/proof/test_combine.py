@@ -1,0 +1,336 @@
+"""Several seeds judged together: figures, claims, what is refused; the same folders give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_seeds import STRENGTH, made_rounds, made_study, make_seed
+
+from phcc_model.errors import ConfigError, StorageError
+from phcc_model.statistics import auc
+from phcc_server.report.scores import read_scores
+from phcc_simulation.cli import main
+from phcc_simulation.proof.claims import claims_of
+from phcc_simulation.proof.combine import combine
+from phcc_simulation.proof.commands import combine_seeds
+from phcc_simulation.proof.monitors import rounds_of, weighting_of
+from phcc_simulation.proof.runs import read_run, read_runs
+from phcc_simulation.proof.schema import (
+    HOLDS,
+    NOT,
+    NOT_DEFINED,
+    NOT_RUN,
+    ON_AVERAGE,
+    ArmFigure,
+    Claim,
+    Combined,
+    DifferenceFigure,
+    Figure,
+)
+from phcc_simulation.proof.text import markdown
+
+PICTURES = ("forest", "differences", "curves", "monitors")
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("seeds") / "study"
+    for seed in SEEDS:
+        make_seed(out / f"seed-{seed}", seed)
+    combine_seeds(out, replicates=200)
+    return out
+
+
+def written(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(out.iterdir()) if file.is_file()}
+
+
+def judged(out: Path) -> tuple[Combined, str]:
+    """What the seeds of a folder say, and its text, without pictures."""
+    runs, left_out = read_runs(out)
+    found = combine(runs, left_out, replicates=100)
+    return found, markdown(found, [])
+
+
+def claim(found: Combined, title: str) -> Claim:
+    return next(one for one in found.claims if one.claim.startswith(title))
+
+
+def test_all_files_are_written_and_say_that_data_are_synthetic(made: Path) -> None:
+    files = written(made)
+    assert set(files) == {
+        "combined.json",
+        "combined.md",
+        *(f"{name}.{kind}" for name in PICTURES for kind in ("svg", "png")),
+    }
+    for name in PICTURES:
+        assert b"synthetic" in files[f"{name}.svg"]
+        assert files[f"{name}.png"].startswith(b"\x89PNG")
+    text = files["combined.md"].decode()
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert all("synthetic" in line for line in headings if line != "## Seeds")
+    assert len(re.findall(r"^\d+\. ", text, re.MULTILINE)) <= 10
+    assert "two-stage bootstrap" in text
+    assert "200 replicates" in text
+
+
+def test_means_are_the_means_of_the_seeds_own_figures(made: Path) -> None:
+    found = Combined.model_validate_json((made / "combined.json").read_text())
+    each = []
+    for seed in SEEDS:
+        rows = [r for r in read_scores(made / f"seed-{seed}" / "scores.csv") if r.split == "external"]
+        by_arm = {
+            arm: auc(*zip(*((r.label, r.score) for r in rows if r.arm == arm and r.label >= 0), strict=True))
+            for arm in ("full", "afp")
+        }
+        assert by_arm["full"] is not None
+        assert by_arm["afp"] is not None
+        each.append((by_arm["full"], by_arm["full"] - by_arm["afp"]))
+    of_full, delta = found.auc("full", "external"), found.delta("full", "afp", "external")
+    assert of_full is not None
+    assert delta is not None
+    assert of_full.each == pytest.approx([area for area, _ in each])
+    assert of_full.value == pytest.approx(np.mean([area for area, _ in each]))
+    assert delta.each == pytest.approx([difference for _, difference in each])
+    assert of_full.ci is not None
+    assert of_full.ci[0] < of_full.value < of_full.ci[1]  # type: ignore[operator]
+    # One patient of each part has no label; internal are the test parts of both training centres.
+    assert (of_full.n, of_full.seeds) == (3 * 59, SEEDS)
+    inside = found.auc("full", "internal")
+    assert inside is not None
+    assert inside.n == 3 * 2 * 29
+
+
+def test_the_same_folders_give_the_same_bytes_in_any_order(made: Path, tmp_path: Path) -> None:
+    before = written(made)
+    combine_seeds(made, replicates=200)
+    assert written(made) == before
+    # Other folders' names stand in another order.
+    for seed, name in zip(SEEDS, ("seed-c", "seed-a", "seed-b"), strict=True):
+        shutil.copytree(made / f"seed-{seed}", tmp_path / name)
+    combine_seeds(tmp_path, replicates=200)
+    after = written(tmp_path)
+    for name, seed in zip((b"seed-c", b"seed-a", b"seed-b"), SEEDS, strict=True):
+        after["combined.json"] = after["combined.json"].replace(name, b"seed-%d" % seed)
+    assert after == before
+
+
+def test_every_seed_is_named_with_its_digests(made: Path) -> None:
+    found = Combined.model_validate_json((made / "combined.json").read_text())
+    assert [one.seed for one in found.seeds] == [one.phantom_seed for one in found.seeds] == list(SEEDS)
+    for one in found.seeds:
+        assert one.study == made_study(one.seed).digest
+        assert one.phantom == "f" * 64
+        assert one.package == "0.1.0"
+        # Four rounds of pre-training, five of each of three classifiers, two seconds each.
+        assert one.seconds == 2.0 * (4 + 3 * 5)
+    assert len({one.scores for one in found.seeds}) == 3
+    assert set(found.combined_with) == {"package", "torch"}
+
+
+def test_claims_hold_or_not_or_were_not_run(made: Path) -> None:
+    found = Combined.model_validate_json((made / "combined.json").read_text())
+    assert claim(found, "full − no-pretraining").verdict == HOLDS
+    assert claim(found, "full − afp").verdict == HOLDS
+    assert claim(found, "full − kinetics").verdict == NOT_RUN
+    assert claim(found, "full − the best single phase").verdict == NOT_RUN
+    assert claim(found, "gap").verdict == NOT_RUN
+    assert claim(found, "redundancy").found == pytest.approx(0.5)
+    assert claim(found, "share of the batch").verdict == HOLDS
+    text = (made / "combined.md").read_text()
+    assert "| full − kinetics | \\> 0 | – | not run |" in text
+
+
+def test_a_claim_that_does_not_hold_is_said_plainly(tmp_path: Path) -> None:
+    weak = {
+        "full": 0.3,
+        "no-pretraining": 1.5,
+        "phase:arterial": 1.5,
+        "phase:delayed": 0.1,
+        "unregularised": 3.0,
+    }
+    for seed in SEEDS:
+        make_seed(tmp_path / f"seed-{seed}", seed, weak, effective=0.4)
+    found, text = judged(tmp_path)
+    assert claim(found, "full − no-pretraining").verdict == NOT
+    best = claim(found, "full − the best single phase")
+    assert (best.verdict, best.note) == (NOT, "the best is phase:arterial")
+    assert claim(found, "full ÷ best possible").verdict == NOT
+    assert claim(found, "share of the batch").verdict == NOT
+    assert claim(found, "gap").verdict in (HOLDS, ON_AVERAGE, NOT)
+    assert re.search(r"\| full − no-pretraining \|.*\| does not hold \|", text)
+    assert "does not hold: full − no-pretraining" in text
+
+
+def test_gap_is_training_less_external_of_the_same_seed(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        make_seed(tmp_path / f"seed-{seed}", seed, {"full": 1.0, "unregularised": 2.0})
+    found, _ = judged(tmp_path)
+    areas = {
+        (arm, split): found.auc(arm, split)
+        for arm in ("full", "unregularised")
+        for split in ("train", "external")
+    }
+    gaps = {}
+    for arm in ("full", "unregularised"):
+        training, test = areas[arm, "train"], areas[arm, "external"]
+        assert training is not None
+        assert test is not None
+        gaps[arm] = np.array(training.each) - np.array(test.each)
+    each = gaps["full"] - gaps["unregularised"]
+    gap = claim(found, "gap")
+    assert gap.each == pytest.approx(each)
+    expected = HOLDS if (each < 0).all() else ON_AVERAGE if each.mean() < 0 else NOT
+    assert gap.verdict == expected
+
+
+def test_without_full_nothing_is_claimed(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        make_seed(tmp_path / f"seed-{seed}", seed, {"afp": 1.0}, synthetic=False)
+    found = combine_seeds(tmp_path, replicates=50)
+    assert {one.verdict for one in found.claims} == {NOT_RUN}
+    assert found.differences == ()
+    text = (tmp_path / "combined.md").read_text()
+    assert "The arm full was not run" in text
+    assert "synthetic" not in text
+    assert not (tmp_path / "differences.svg").exists()
+
+
+def test_arms_with_fewer_labels_are_drawn(tmp_path: Path) -> None:
+    arms = ("full", "full+labels-10", "labels-25", "no-pretraining", "no-pretraining+labels-10")
+    for seed in SEEDS:
+        make_seed(tmp_path / f"seed-{seed}", seed, dict.fromkeys(arms, 1.0))
+    combine_seeds(tmp_path, replicates=50)
+    drawing = (tmp_path / "labels.svg").read_text()
+    assert {f">{share}<" for share in (10, 25, 100)} <= set(re.findall(r">\d+<", drawing))
+
+
+def test_an_arm_that_one_seed_lacks_is_judged_on_the_others(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        arms = STRENGTH if seed else {"full": 3.0, "no-pretraining": 1.5}
+        make_seed(tmp_path / f"seed-{seed}", seed, arms)
+    found, _ = judged(tmp_path)
+    delta = found.delta("full", "afp", "external")
+    assert delta is not None
+    assert delta.seeds == (1, 2)
+    assert claim(found, "full − afp").note == "on 2 of 3 seeds"
+
+
+def test_one_class_only_is_not_defined(tmp_path: Path) -> None:
+    folder = make_seed(tmp_path / "seed-0", 0)
+    scores = (folder / "scores.csv").read_text().splitlines()
+    kept = [line for line in scores if ",external," not in line or ",0," in line]
+    (folder / "scores.csv").write_text("\n".join(kept) + "\n")
+    found, text = judged(tmp_path)
+    outside = found.auc("full", "external")
+    assert outside is not None
+    assert outside.value is None
+    assert outside.reason
+    assert claim(found, "full − afp").verdict == NOT_DEFINED
+    assert "not defined: " in text
+
+
+def test_another_study_is_refused_by_the_key_that_differs(tmp_path: Path) -> None:
+    make_seed(tmp_path / "seed-0", 0)
+    make_seed(tmp_path / "seed-1", 1, changes=["finetune.learning_rate=0.5", "name=other"])
+    with pytest.raises(
+        ConfigError, match=r"seed-1: finetune\.learning_rate is 0\.5 here, but 0\.002 in seed-0"
+    ):
+        read_runs(tmp_path)
+
+
+def test_another_name_and_other_arms_are_the_same_study(tmp_path: Path) -> None:
+    make_seed(tmp_path / "seed-0", 0)
+    make_seed(tmp_path / "seed-1", 1, changes=["name=other", "evaluation.arms=[full]", "data.path=elsewhere"])
+    assert [run.seed for run in read_runs(tmp_path)[0]] == [0, 1]
+
+
+def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
+    make_seed(tmp_path / "seed-0", 0)
+    make_seed(tmp_path / "seed-00", 0)
+    with pytest.raises(ConfigError, match="would count twice"):
+        read_runs(tmp_path)
+
+
+def test_what_is_not_finished_is_left_out_and_said(tmp_path: Path) -> None:
+    make_seed(tmp_path / "seed-0", 0)
+    (tmp_path / "seed-1").mkdir()
+    found, text = judged(tmp_path)
+    assert found.left_out == ("seed-1",)
+    assert "left out: seed-1" in text
+    assert "the interval says nothing about seeds" in text
+
+
+def test_scores_of_other_arms_than_the_summarys_are_refused(tmp_path: Path) -> None:
+    folder = make_seed(tmp_path / "seed-0", 0)
+    lines = (folder / "scores.csv").read_text().splitlines()
+    (folder / "scores.csv").write_text(
+        "\n".join(line for line in lines if not line.startswith("afp,")) + "\n"
+    )
+    with pytest.raises(StorageError, match="not of the same arms"):
+        read_run(folder)
+
+
+def test_pretraining_that_another_arm_did_is_found(tmp_path: Path) -> None:
+    folder = make_seed(tmp_path / "seed-0", 0, {"full": 1.0, "concat": 1.0, "uniform": 1.0})
+    plain = json.loads((folder / "summary.json").read_text())
+    for record in plain["rounds"]:
+        if (record["arm"], record["stage"]) == ("full", "pretrain"):
+            record["arm"] = "concat"  # another fusion of the phases: stage 1 is the same
+    (folder / "summary.json").write_text(json.dumps(plain))
+    run = read_run(folder)
+    assert len(rounds_of(run, "full", "pretrain")) == 4
+    assert rounds_of(run, "uniform", "pretrain") == []
+    # The round of uniform weights plays no part.
+    assert weighting_of(run, "full") == pytest.approx((0.01, 0.02, 0.8))
+    assert len(made_rounds(0, ["full"])) == 9
+
+
+@given(value=st.floats(-0.5, 0.5), below=st.floats(0.0, 0.3))
+def test_a_verdict_follows_from_mean_and_interval(value: float, below: float) -> None:
+    figure = Figure(value=value, ci=(value - below, value + 0.1), each=(value,), seeds=(0,))
+    arms = ("no-pretraining", "afp", "kinetics", "pooled")
+    found = Combined(
+        study="made",
+        synthetic=True,
+        confidence=0.95,
+        replicates=1,
+        bootstrap="",
+        split="external",
+        seeds=(),
+        arms=tuple(ArmFigure(arm=arm, split="external", auc=figure) for arm in arms),
+        differences=tuple(DifferenceFigure(a="full", b=arm, split="external", delta=figure) for arm in arms),
+        claims=(),
+    )
+    verdicts = {one.claim.removeprefix("full − "): one.verdict for one in claims_of(found, [])}
+    low = value - below
+    assert verdicts["no-pretraining"] == (HOLDS if value >= 0.05 and low > 0 else NOT)
+    assert verdicts["afp"] == (NOT if value < 0.15 else HOLDS if low > 0 else ON_AVERAGE)
+    assert verdicts["kinetics"] == (NOT if value <= 0 else HOLDS if low > 0 else ON_AVERAGE)
+    assert verdicts["pooled"] == (NOT if value < -0.01 else HOLDS if low >= -0.01 else ON_AVERAGE)
+
+
+def test_the_command_prints_what_it_found(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["combine", str(made)])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "3 seeds together, synthetic data" in said
+    assert "combined.md" in said
+
+
+def test_the_command_says_where_nothing_is_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["combine", str(tmp_path)])
+    assert ended.value.code == 1
+    assert "no finished seed lies in this folder" in capsys.readouterr().err.replace("\n", " ")
