@@ -46,14 +46,17 @@ def combine(
                 DifferenceFigure(a=FULL, b=arm, split=split, delta=delta_over(runs, FULL, arm, split, draws))
                 for split in TEST_SPLITS
             ]
+    facts = tuple(_facts(run) for run in runs)
+    drawn = {one.phantom_seed for one in facts}
     found = Combined(
         study=first.study.name,
         synthetic=any(run.summary.data.synthetic for run in runs),
+        same_patients=len(runs) > 1 and (None in drawn or len(drawn) < len(runs)),
         confidence=draws.confidence,
         replicates=replicates,
         bootstrap=BOOTSTRAP,
         split=EXTERNAL,
-        seeds=tuple(_facts(run) for run in runs),
+        seeds=facts,
         arms=tuple(areas),
         differences=tuple(differences),
         claims=(),

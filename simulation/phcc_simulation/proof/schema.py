@@ -109,6 +109,8 @@ class Combined(Part):
     """All seeds of one study together.
 
     Attributes:
+        same_patients: whether seeds share patients: then these are taken for different ones, and intervals are
+            too narrow.
         split: the patients on which claims are judged.
         bootstrap: how intervals were made, in words.
         best_possible_auc: of synthetic data, by what a score may see.
@@ -119,6 +121,7 @@ class Combined(Part):
     format: int = FORMAT
     study: str
     synthetic: bool
+    same_patients: bool = False
     confidence: float
     replicates: int
     bootstrap: str

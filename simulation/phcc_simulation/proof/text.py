@@ -26,7 +26,8 @@ def headlines(found: Combined) -> list[str]:
     synthetic = "Synthetic data: no figure here says anything about patients. " if found.synthetic else ""
     seeds = ", ".join(str(one.seed) for one in found.seeds)
     left = f"; not finished and left out: {', '.join(found.left_out)}" if found.left_out else ""
-    lines = [f"{synthetic}Seeds {seeds}; a seed stands for other patients and other first weights{left}."]
+    what = "another split of the same patients" if found.same_patients else "other patients"
+    lines = [f"{synthetic}Seeds {seeds}; a seed stands for {what} and other first weights{left}."]
     lines += _of_full(found)
     lines += [text for other in _rivals(found) if (text := _against(found, other)) is not None]
     lines.append(_verdicts(found.claims))
@@ -41,6 +42,8 @@ def method(found: Combined) -> str:
         "arms are compared on the same patients of the same seeds, and nothing is corrected for the number of "
         "comparisons."
     )
+    if found.same_patients:
+        text += " The seeds share patients, who are taken for different ones: the intervals are too narrow."
     if len(found.seeds) == 1:
         text += " With one seed only its patients vary: the interval says nothing about seeds."
     return text

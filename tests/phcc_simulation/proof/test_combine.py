@@ -133,6 +133,7 @@ def test_every_seed_is_named_with_its_digests(made: Path) -> None:
         # Four rounds of pre-training, five of each of three classifiers, two seconds each.
         assert one.seconds == 2.0 * (4 + 3 * 5)
     assert len({one.scores for one in found.seeds}) == 3
+    assert not found.same_patients
     assert set(found.combined_with) == {"package", "torch"}
 
 
@@ -251,6 +252,15 @@ def test_another_name_and_other_arms_are_the_same_study(tmp_path: Path) -> None:
     make_seed(tmp_path / "seed-0", 0)
     make_seed(tmp_path / "seed-1", 1, changes=["name=other", "evaluation.arms=[full]", "data.path=elsewhere"])
     assert [run.seed for run in read_runs(tmp_path)[0]] == [0, 1]
+
+
+def test_seeds_that_share_patients_are_said_to(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        make_seed(tmp_path / f"seed-{seed}", seed, {"full": 1.0}, ["data.phantom.seed=4"])
+    found, text = judged(tmp_path)
+    assert found.same_patients
+    assert "another split of the same patients" in text
+    assert "the intervals are too narrow" in text
 
 
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
