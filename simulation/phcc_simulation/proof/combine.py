@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from phcc_model.contract import keys
 from phcc_server.report.schema import EXTERNAL, TEST_SPLITS, TRAIN
@@ -18,7 +18,6 @@ def combine(
     left_out: Sequence[str] = (),
     *,
     replicates: int = REPLICATES,
-    progress: Callable[[str], None] = lambda _what: None,
 ) -> Combined:
     """Work out every figure over seeds.
 
@@ -26,7 +25,6 @@ def combine(
         runs: finished seeds of one study, by seed.
         left_out: folders of seeds that are not finished.
         replicates: of the bootstrap.
-        progress: told of each arm.
 
     Raises:
         DataError: a case has two labels.
@@ -36,7 +34,6 @@ def combine(
     arms = tuple(dict.fromkeys(arm for run in runs for arm in run.arms))
     areas, differences = [], []
     for arm in arms:
-        progress(arm)
         areas += [
             ArmFigure(arm=arm, split=split, auc=auc_over(runs, arm, split, draws))
             for split in (TRAIN, *TEST_SPLITS)

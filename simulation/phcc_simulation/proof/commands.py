@@ -94,6 +94,8 @@ def combine_seeds(out: Path, replicates: int = REPLICATES) -> Combined:
         ConfigError: the folders hold different studies.
     """
     runs, left_out = read_runs(out)
+    arms = len({arm for run in runs for arm in run.arms})
+    _say(f"combining: seeds {len(runs)}, arms {arms}; about a minute where patients and arms are many")
     found = combine(runs, left_out, replicates=replicates)
     pictures = drawings(found, runs)
     for one in pictures:
