@@ -109,5 +109,5 @@ def _difference(run: RunScores) -> float:
 def _drawn(run: RunScores, replicates: int, generator: np.random.Generator) -> NDArray[np.float64]:
     scores = (run.score_n,) if run.other_n is None else (run.score_n, run.other_n)
     values = auc_replicates(run.label_n, scores, run.patient_n, generator=generator, replicates=replicates)
-    other: NDArray[np.float64] = np.zeros(replicates) if run.other_n is None else values[1]
-    return values[0] - other
+    difference: NDArray[np.float64] = values[0] if run.other_n is None else values[0] - values[1]
+    return difference
