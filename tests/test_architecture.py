@@ -25,6 +25,7 @@ FLOWER_ROOMS = {
     "launcher.py",
     "supernode.py",
     "superlink.py",
+    "patient_superlink.py",
 }
 RUNS_CODE = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
