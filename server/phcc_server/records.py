@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tokenize
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -35,12 +35,28 @@ _NO_ARRAY = (
 )
 
 
+def write_orders(orders: Iterable[Message]) -> list[RecordDict]:
+    """Orders as the contents of messages.
+
+    A record holds a copy of its arrays. Orders that carry the same ones share one record, or the coordinator
+    would hold a model for every site (measured with 24: 21 models more than with 3).
+    """
+    shared: dict[int, ArrayRecord] = {}
+    contents = []
+    for order in orders:
+        content = RecordDict({FIELDS: ConfigRecord({KIND: type(order).__name__, **order.to_fields()})})
+        if order.arrays:
+            if id(order.arrays) not in shared:
+                arrays = {name: Array(array) for name, array in order.arrays.items()}
+                shared[id(order.arrays)] = ArrayRecord(arrays)
+            content[ARRAYS] = shared[id(order.arrays)]
+        contents.append(content)
+    return contents
+
+
 def write_order(order: Message) -> RecordDict:
-    """An order as the content of a message."""
-    content = RecordDict({FIELDS: ConfigRecord({KIND: type(order).__name__, **order.to_fields()})})
-    if order.arrays:
-        content[ARRAYS] = ArrayRecord({name: Array(array) for name, array in order.arrays.items()})
-    return content
+    """One order as the content of a message."""
+    return write_orders([order])[0]
 
 
 def read_reply(content: RecordDict, kind: type[Reply]) -> Reply | Failure | Working:

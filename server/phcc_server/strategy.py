@@ -36,7 +36,7 @@ from phcc_model.contract.messages import (
 from phcc_model.contract.wire import Message
 from phcc_model.errors import ContractError, RoundError
 from phcc_server.errand import Errand, Order
-from phcc_server.records import read_reply, write_order
+from phcc_server.records import read_reply, write_orders
 from phcc_server.sites import Heard, NoReply
 
 TRAIN = "train"
@@ -197,8 +197,8 @@ class FlowerSites:
     def _push(self, orders: Mapping[int, Message], kind: str, seconds: float) -> dict[str, int]:
         """Push one order to each node; the node by the id of its message, for those that could be pushed."""
         messages = [
-            FlowerMessage(content=write_order(order), message_type=kind, dst_node_id=node, ttl=seconds)
-            for node, order in orders.items()
+            FlowerMessage(content=content, message_type=kind, dst_node_id=node, ttl=seconds)
+            for node, content in zip(orders, write_orders(orders.values()), strict=True)
         ]
         if not messages:
             return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -216,3 +217,18 @@ def test_arrays_where_none_belong_are_refused() -> None:
     content["arrays"] = ArrayRecord({"image": Array(np.zeros(3))})
     with pytest.raises(ContractError, match=r"EvaluateReply\.image: a EvaluateReply carries no arrays"):
         server.read_reply(content, EvaluateReply)
+
+
+def test_orders_with_the_same_weights_hold_them_once() -> None:
+    """The coordinator held a model for each site: 24 models with 24 sites."""
+    arrays = {keys.FLOAT: np.random.default_rng(0).standard_normal(500_000, np.float32)}
+    orders = [dataclasses.replace(ORDERS[1], site=f"S{number}", arrays=arrays) for number in range(24)]
+    tracemalloc.start()
+    contents = server.write_orders(orders)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * arrays[keys.FLOAT].nbytes
+    for order, content in zip(orders, contents, strict=True):
+        must_be_equal(client.read_order(content, TrainOrder), order)
+        assert content.object_id == server.write_order(order).object_id
+    assert server.write_orders([]) == []
