@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phcc_client import ingest_cli, predict_cli, service_cli
+from phcc_client import ingest_cli, mistakes_cli, predict_cli, service_cli
 from phcc_client.options import DEFAULT_HOME, HomeFolder
 from phcc_model.command_line import EXIT_ERROR, run_program
 
@@ -225,5 +225,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 ingest_cli.register(app)
+mistakes_cli.register(app)
 predict_cli.register(app)
 service_cli.register(app)

@@ -11,6 +11,7 @@
     HOME/outbox.jsonl       every message that left
     HOME/machine_notes.jsonl    what this machine could not do as asked
     HOME/site/              prepared crops, memory, errors.log
+    HOME/scores/            every test case's score, by study and arm; never leaves
     HOME/spool/ logs/ bin/ flower/      what runs and what it says
 
 Only the owner of the folder may look into it.
@@ -35,7 +36,7 @@ from phcc_model.study_file import parse_section, read_text
 
 SETTINGS_FILE = "client.yaml"
 KIT_FILE = "kit.yaml"
-_FOLDERS = ("keys", "policy", "studies", "spool", "site", "logs", "bin", "flower")
+_FOLDERS = ("keys", "policy", "studies", "spool", "site", "scores", "logs", "bin", "flower")
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,2})?)$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -215,6 +216,11 @@ class Home:
     def site(self) -> Path:
         """The site's folder: prepared cases, memory, errors."""
         return self.folder / "site"
+
+    @property
+    def scores(self) -> Path:
+        """Every test case's score, by study and arm."""
+        return self.folder / "scores"
 
     @property
     def logs(self) -> Path:

@@ -99,6 +99,46 @@ def overlay_png(
     return buffer.getvalue()
 
 
+def slice_png(
+    volumes_pdhw: NDArray[Any],
+    lesion_dhw: NDArray[Any],
+    phases: Sequence[str],
+    present_p: NDArray[np.bool_],
+    *,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> bytes:
+    """The lesion's middle slice as a PNG, all phases in a row, without a map.
+
+    Args:
+        volumes_pdhw: the crops, as the network saw them.
+        lesion_dhw: not zero inside the lesion; outlined.
+        phases: names, in order.
+        present_p: False where a phase is missing: its column says so.
+        spacing_mm: of the grid along D, H, W, so that a pixel has its shape.
+
+    Raises:
+        CaseError: the shapes do not belong together, or no phase is there.
+    """
+    _must_fit(volumes_pdhw, volumes_pdhw, lesion_dhw, phases, present_p)
+    middle = lesion_slices(lesion_dhw, 1)[0]
+    _, _, h, w = volumes_pdhw.shape
+    tall = (h * spacing_mm[1]) / (w * spacing_mm[2])
+    with mpl.rc_context(_STYLE):
+        size = (_TILE_INCHES * len(phases), _TILE_INCHES * tall + 0.25)
+        figure = Figure(size, dpi=_DPI, layout="constrained", facecolor="white")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
+        for p, axes in enumerate(figure.subplots(1, len(phases), squeeze=False)[0]):
+            axes.set_title(phases[p], fontsize=8)
+            if present_p[p]:
+                image_dhw = np.asarray(volumes_pdhw[p], np.float32)
+                _tile(axes, image_dhw, middle, lesion_dhw[middle], None, spacing_mm)
+            else:
+                _blank(axes, h, w, spacing_mm)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def lesion_slices(lesion_dhw: NDArray[Any], count: int) -> list[int]:
     """Slices spread over the lesion from its second sixth to its fifth, in order, none twice.
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from phcc_client.announcement import card_of
 from phcc_client.devices import has_bf16
 from phcc_client.guard import failure_of, may_leave
+from phcc_client.kept_scores import KeptScores
 from phcc_client.memory import SiteMemory
 from phcc_client.ordered_study import asked_of, study_of
 from phcc_client.preparations import open_prepared
@@ -29,6 +30,7 @@ from phcc_client.room import Room, most_at_once
 from phcc_client.site import SPLITS, Site, Split
 from phcc_model.build import build_autoencoder, build_classifier, load_state, state_of
 from phcc_model.cases import CaseSet
+from phcc_model.checkpoint import state_digest
 from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
@@ -45,7 +47,7 @@ from phcc_model.contract.messages import (
     TrainReply,
     Working,
 )
-from phcc_model.errors import ContractError, TrainingError, VersionMismatch
+from phcc_model.errors import ContractError, StorageError, TrainingError, VersionMismatch
 from phcc_model.pretrain import SWFCMAE
 from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.finetuning import finetune_round
@@ -86,6 +88,7 @@ class Session:
         runtime: the machine.
         listener: called after each step of the optimiser; what it raises ends the training.
         note: tells the people of this machine what it could not do as asked; None: a line in the log.
+        scores: keeps each test case's score for the people of this hospital; None, as in a simulation: nothing.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Session:
         runtime: Runtime | None = None,
         listener: ProgressListener | None = None,
         note: Callable[[str], None] | None = None,
+        scores: KeptScores | None = None,
     ) -> None:
         self.folder = folder
         self.name = name
@@ -103,6 +107,7 @@ class Session:
         self.device = torch.device(self.runtime.device)
         self.note = note or log.warning
         self.room = Room(self.note)
+        self.scores = scores
         if self.runtime.threads is not None:
             torch.set_num_threads(self.runtime.threads)
 
@@ -193,6 +198,7 @@ class Session:
             probability = 1.0 / (1.0 + np.exp(-logit))
             loss = _log_loss(probability, cases.label_n)
             histogram = ScoreHistogram.from_scores(probability, cases.label_n)
+            self._keep_scores(order, manifest, cases, probability)
         reply = EvaluateReply(
             package=keys.package_version(),
             study_digest=order.study_digest,
@@ -211,6 +217,17 @@ class Session:
         )
         may_leave(reply)
         return reply
+
+    def _keep_scores(
+        self, order: EvaluateOrder, manifest: Manifest, cases: CaseSet, score_n: NDArray[np.float64]
+    ) -> None:
+        """Keep the test's scores on this site's disk; that there is no room is no reason to lose the test."""
+        if self.scores is None or order.split != keys.TEST:
+            return
+        try:
+            self.scores.keep(order, state_digest(manifest.unpack(order.arrays)), cases, score_n)
+        except StorageError as error:
+            self.note(f"the test of {order.arm} is not there for phcc-client mistakes: {error}")
 
     def poll(self, order: PollOrder) -> Working:
         """A session answers every order at once and keeps none."""

@@ -112,6 +112,10 @@ def privacy(study: StudyConfig, settings: ClientSettings) -> Iterator[tuple[str,
         f"leave only where {max(least, ranges.FEWEST)} patients or more stand behind them; with few, an end lies "
         "near one patient's value, rounded",
     )
+    yield (
+        "scores",
+        "of single test cases are written into this hospital's folder, for phcc-client mistakes; none leaves",
+    )
     yield "noise", "none is added: the changes of weights leave as training gave them"
     yield (
         "transport",
@@ -149,6 +153,7 @@ def told(sent: Sent) -> str:
             classes = [f"{sum(bins.values())} {name}" for name, bins in sent.histograms.items() if bins]
             scores = f"; histograms of {' and '.join(classes)}" if classes else ""
             split = sent.words.get("split", "")
+            scores += "; single scores stayed here" if split == keys.TEST else ""
             return f"{split}: loss {measures.get('loss', 0.0):.4g} of {counts.get('cases', 0)} cases{scores}"
         case "Working":
             return (

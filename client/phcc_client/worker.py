@@ -17,6 +17,7 @@ from phcc_client.devices import devices_of, give_memory_back, must_be_there
 from phcc_client.error_log import write_down
 from phcc_client.guard import failure_of
 from phcc_client.home import Home
+from phcc_client.kept_scores import KeptScores
 from phcc_client.machine_notes import note
 from phcc_client.policy import Policy
 from phcc_client.ranks import Ranks
@@ -53,7 +54,8 @@ class Worker:
         self._devices = devices_of(home.settings)
         self._ranks = Ranks(home, self._devices) if len(self._devices) > 1 else None
         runtime = Runtime(self._devices[0], home.settings.threads)
-        self._session = Session(home.site, home.settings.hospital, runtime, self._listen, self._note)
+        scores = KeptScores(home.scores)
+        self._session = Session(home.site, home.settings.hospital, runtime, self._listen, self._note, scores)
 
     def serve(self) -> None:
         """Work until the process is ended."""
