@@ -26,7 +26,7 @@ def test_a_home_is_opened_as_it_was_made(home: Home) -> None:
 
 def test_only_the_owner_can_look_into_it(home: Home) -> None:
     folders = [home.folder, *(path for path in home.folder.iterdir() if path.is_dir())]
-    assert len(folders) == 9
+    assert len(folders) == 10
     assert {mode(folder) for folder in folders} == {0o700}
     assert mode(home.folder / "client.yaml") == 0o600
 
