@@ -103,8 +103,7 @@ def auc_line(seen: Look) -> str:
     if auc.auc is None or auc.low is None or auc.high is None:
         return f"AUC not defined: {auc.reason}"
     how = "DeLong" if auc.method == "logit-delong" else "Newcombe: DeLong's variance is zero or not defined"
-    warned = "".join(f"; {warning}" for warning in auc.warnings)
-    return f"AUC {auc.auc:.3f} (95 % interval {auc.low:.3f} to {auc.high:.3f}, {how}){warned}"
+    return f"AUC {auc.auc:.3f} (95 % interval {auc.low:.3f} to {auc.high:.3f}, {how})"
 
 
 def ranking_line(seen: Look, named: bool) -> str:

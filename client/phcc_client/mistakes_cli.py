@@ -100,22 +100,23 @@ def _tell(about: About, seen: Look) -> None:
     from phcc_model.command_line import plain
 
     console = Console(soft_wrap=True, highlight=False, emoji=False)
-    synthetic = " (synthetic)" if about.synthetic else ""
     console.print(f"[bold red]{NOTICE}.[/]")
     console.print(
         f"{plain(about.asked.name)} {about.digest[:SHOWN]}, {plain(about.arm)}, round {seen.round + 1}, weights "
         f"{seen.weights[:SHOWN]}"
     )
-    console.print(plain(counts_line(seen)) + synthetic)
-    console.print(plain(auc_line(seen)) + synthetic)
+    console.print(about.kind + counts_line(seen))
+    console.print(about.kind + auc_line(seen))
+    for warning in seen.auc.warnings:
+        console.print(warning)
     if seen.mistakes:
         table = Table(
             "rank",
             "patient",
             "case",
             "truth",
-            f"probability{synthetic}",
-            f"how sure{synthetic}",
+            f"{about.kind}probability",
+            f"{about.kind}how sure",
             box=None,
             pad_edge=False,
         )

@@ -50,9 +50,9 @@ class About:
     named: bool
 
     @property
-    def synthetic(self) -> bool:
-        """Whether the cases are computed and nobody's."""
-        return self.study.data.source == "phantom"
+    def kind(self) -> str:
+        """What stands before each figure where the cases are computed and nobody's."""
+        return "synthetic " if self.study.data.source == "phantom" else ""
 
 
 @dataclass(frozen=True)

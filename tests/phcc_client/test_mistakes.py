@@ -35,6 +35,7 @@ from phcc_model.cases import CaseSet
 from phcc_model.checkpoint import state_digest
 from phcc_model.command_line import run_program
 from phcc_model.contract import keys
+from phcc_model.contract.enrolment import StudyCard
 from phcc_model.contract.messages import EvaluateOrder, EvaluateReply
 from phcc_model.errors import DatasetError, StorageError
 from phcc_model.study_file import dump_study
@@ -263,7 +264,9 @@ def test_the_command_names_them_and_the_page_shows_them(
     assert "Research use only; stays at this hospital" in said
     assert "6 cases of 5 patients, 3 positive" in said
     assert re.search(r"AUC [01]\.\d{3} \(95 % interval", said)
-    assert "(synthetic)" in said
+    assert "synthetic AUC" in said
+    assert "synthetic probability" in said
+    assert "only 2 positive patients: too few to say anything" in said
     assert "An order carries no threshold" in said
     assert said.index(wrong[0].case) < said.index(wrong[-1].case)
     assert f"{wrong[0].score:.3f}" in said
@@ -272,7 +275,7 @@ def test_the_command_names_them_and_the_page_shows_them(
     assert text.count("data:image/png;base64,") == len(wrong)
     assert all(one.case in text for one in wrong)
     assert "Research use only; stays at this hospital" in text
-    assert "synthetic" in text
+    assert text.count("synthetic probability") == len(wrong)
     assert "<script" not in text
     assert not re.search(r"(src|href)=.https?:", text)
     for png in re.findall(r"base64,([A-Za-z0-9+/=]+)", text):
@@ -317,6 +320,31 @@ def test_every_error_is_a_line_with_a_remedy(home: Home, mistakes: Command) -> N
     said = mistakes("liver", "--arm", "uniform")
     assert mistakes.code == 1
     assert "Tested here: full; name one with --arm" in said
+
+
+def test_a_study_of_which_only_the_card_is_left_is_asked_for(home: Home, mistakes: Command) -> None:
+    carried_out(home)
+    for file in home.studies.glob("*.yaml"):
+        file.unlink()
+    card = StudyCard(name="liver", digest=STUDY.digest, purpose="Find it")
+    Policy(home.folder).see_cards((card,))
+    said = mistakes("liver")
+    assert mistakes.code == 1
+    assert "study liver: only its card is here" in said
+    assert "phcc-client show FILE" in said
+
+
+def test_a_model_without_a_mistake_is_said_to_have_none(
+    home: Home, mistakes: Command, tmp_path: Path
+) -> None:
+    cases = open_cases(tmp_path)
+    KeptScores(home.scores).keep(TEST, "0" * 64, cases, cases.label_n.astype(np.float64))
+    page = tmp_path / "mistakes.html"
+    said = mistakes("liver", "--out", str(page))
+    assert "0 on the wrong side of 0.5" in said
+    assert "Newcombe: DeLong's variance is zero" in said
+    assert "No test case is on the wrong side" in page.read_text(encoding="utf-8")
+    assert "data:image" not in page.read_text(encoding="utf-8")
 
 
 def test_of_two_variants_the_tested_one_is_meant(home: Home, mistakes: Command) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from phcc_client.imaging.case import Box, PhaseImage, RawCase
 from phcc_client.imaging.preprocess import prepare
-from phcc_client.overlay import lesion_slices, overlay_png, write_map_nifti
+from phcc_client.overlay import lesion_slices, overlay_png, slice_png, write_map_nifti
 from phcc_client.overlay_place import crop_affines
 from phcc_model.config import CropSettings, DataSettings
 from phcc_model.errors import CaseError
@@ -48,6 +48,21 @@ def test_a_picture_is_the_same_each_time_and_shows_the_map() -> None:
     colour = [np.abs(p[..., 0] - p[..., 2])[:, : p.shape[1] * 3 // 4] for p in (pixels(first), pixels(cold))]
     # Without a map all is grey but the outline; with one, orange lies over the lower rows.
     assert (colour[0] > 60).mean() > 3 * (colour[1] > 60).mean() > 0
+
+
+def test_a_slice_without_a_map_is_grey_but_for_the_lesions_outline() -> None:
+    volumes, _, lesion, phases, present = case()
+    plain = slice_png(volumes, lesion, phases, present, spacing_mm=(3.0, 2.0, 1.0))
+    assert plain == slice_png(volumes, lesion, phases, present, spacing_mm=(3.0, 2.0, 1.0))
+    coloured = np.ptp(pixels(plain), axis=-1) > 60
+    assert 0 < coloured.mean() < 0.05
+    third = coloured.shape[1] // 3
+    assert not coloured[:, third + 10 : 2 * third - 10].any()  # the phase that is missing
+    without = pixels(slice_png(volumes, np.zeros_like(lesion), phases, present, spacing_mm=(3.0, 2.0, 1.0)))
+    assert (np.ptp(without, axis=-1) <= 60).all()
+    assert without.shape[0] > 1.5 * third  # a voxel is twice as high as wide
+    with pytest.raises(CaseError, match="do not belong together"):
+        slice_png(volumes, lesion[:, :-1], phases, present)
 
 
 def test_more_slices_make_a_taller_picture_and_flat_images_are_no_error() -> None:

@@ -9,8 +9,10 @@ from phcc_client.outbox import Outbox
 from phcc_client.wording import leaves, privacy, told
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
-from phcc_model.contract.messages import SiteCard
+from phcc_model.contract.messages import EvaluateReply, SiteCard
+from phcc_model.threshold import BINS
 
+SETTINGS = ClientSettings(hospital="H1", server="a:1")
 COUNTS = {"train": 41, "validation": 9, "test": 12}
 CARD = SiteCard(
     package="0.1.0",
@@ -29,6 +31,34 @@ def test_what_was_announced_is_told_whole(tmp_path: Path) -> None:
     said = told(Outbox(tmp_path / "outbox.jsonl").record(CARD))
     assert said.startswith("counts: train 41 patients (5 positive, 7 negative); ")
     assert said.endswith("; set aside 6 phases-incomplete; training images: spacing.d 2.5 to 5, field 1.5")
+
+
+def test_that_single_scores_stay_is_said_before_and_after(tmp_path: Path) -> None:
+    assert "phcc-client mistakes; none leaves" in dict(privacy(StudyConfig(), SETTINGS))["scores"]
+    assert "a single patient's score" in dict(leaves(StudyConfig(), {}))["never"]
+    box = Outbox(tmp_path / "outbox.jsonl")
+    said = {split: told(box.record(scored(split))) for split in (keys.VALIDATION, keys.TEST)}
+    assert said[keys.TEST].endswith("histograms of 2 positives and 1 negatives; single scores stayed here")
+    assert "stayed" not in said[keys.VALIDATION]
+
+
+def scored(split: str) -> EvaluateReply:
+    return EvaluateReply(
+        package="0.1.0",
+        study_digest="5" * 64,
+        arm="full",
+        stage=keys.FINETUNE,
+        round=0,
+        site="H1",
+        manifest_digest="6" * 64,
+        split=split,
+        patients=3,
+        cases=3,
+        loss=0.5,
+        positives=[2, *[0] * (BINS - 1)],
+        negatives=[*[0] * (BINS - 1), 1],
+        seconds=1.0,
+    )
 
 
 def test_ranges_reasons_and_kept_counts_are_announced_beforehand() -> None:
