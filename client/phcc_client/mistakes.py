@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from phcc_client.kept_scores import KeptScore
+from phcc_model.errors import ConfigError
 from phcc_model.statistics import AucEstimate, auc_interval
 
 HALF = 0.5
@@ -62,7 +63,14 @@ def look(scored: Sequence[KeptScore], threshold: float, most: int) -> Look:
         scored: every case of one arm's test; at least one.
         threshold: from which score on a case is called positive.
         most: how many are named.
+
+    Raises:
+        ConfigError: the threshold is no probability.
     """
+    if not 0.0 <= threshold <= 1.0:  # nor is NaN
+        raise ConfigError(
+            "must lie between 0 and 1", where="threshold", remedy="Take it from the study's report"
+        )
     wrong = [
         (_sureness(one.score, threshold), one)
         for one in scored

@@ -320,6 +320,9 @@ def test_every_error_is_a_line_with_a_remedy(home: Home, mistakes: Command) -> N
     said = mistakes("liver", "--arm", "uniform")
     assert mistakes.code == 1
     assert "Tested here: full; name one with --arm" in said
+    said = mistakes("liver", "--threshold", "nan")
+    assert (mistakes.code, said.count("error:")) == (1, 1)
+    assert "threshold: must lie between 0 and 1" in said
 
 
 def test_a_study_of_which_only_the_card_is_left_is_asked_for(home: Home, mistakes: Command) -> None:
