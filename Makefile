@@ -33,13 +33,13 @@ newcomer: $(READY)
 fuzz: $(READY)
 	$(BIN)/python tests/phcc_client/ingest/fuzz.py --out runs/fuzz --batches 100
 
-# Images beside MONAI's chain: ratios, one line a goal.
+# The speed table: ratios, one line a goal, and what was lost since the last run; about ten minutes. ROW=3: one row.
 bench: $(READY)
-	$(BIN)/python tests/benchmarks/bench_images.py --history runs/bench.jsonl
+	$(BIN)/python tests/benchmarks/all_rows.py $(if $(ROW),--row $(ROW))
 
 # The ingest of 500 synthetic patients: time, memory, and a second run with nothing to do.
 bench-ingest: $(READY)
-	$(BIN)/python tests/benchmarks/bench_ingest.py --out runs/bench-ingest --history runs/bench.jsonl
+	$(BIN)/python tests/benchmarks/bench_ingest.py --out runs/bench-ingest
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the launcher's environment is not what an ingest has
 
 import shutil
 import sys
@@ -30,7 +30,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from bench import in_turns, options, peak_mib, tell
+from bench import Run, in_turns, of_turns, options, peak_mib, ratio
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -105,11 +105,11 @@ def largest_difference(raw: RawCase, depth: int) -> tuple[float, float]:
     return float(np.abs(theirs - ours).max()), float(ours.std())
 
 
-def cold(raws: list[RawCase], depth: int, repeats: int, history: Path | None, folder: Path) -> float:
+def cold(raws: list[RawCase], depth: int, repeats: int, run: Run, folder: Path) -> float:
     """Cold ingest beside MONAI at 1 and 2 threads; returns MONAI's seconds a case with one."""
     chain = monai_chain(depth)
     alone = 0.0
-    for threads in (1, 2):
+    for threads in (1,) if run.tiny else (1, 2):
         some = raws[:threads]
 
         def ours(some: list[RawCase] = some, jobs: int = threads) -> None:
@@ -126,12 +126,11 @@ def cold(raws: list[RawCase], depth: int, repeats: int, history: Path | None, fo
         theirs = min((t for name, t in times.items() if name != "ours"), key=lambda t: t.wall)
         alone = alone or theirs.wall
         told = ", ".join(f"{name} {1e3 * t.wall / threads:.0f} ms" for name, t in times.items())
-        tell(
+        run.tell(
             f"images-cold-4x{depth}x96x96-{threads}-thread{'s' * (threads > 1)}",
-            theirs.wall / times["ours"].wall,
+            ratio(theirs, times["ours"]),
             8,
             f"a case: {told}; by CPU time {theirs.cpu / times['ours'].cpu:.1f}",
-            history=history,
         )
     return alone
 
@@ -148,7 +147,7 @@ def _side_by_side(chain: Callable[[RawCase], Any], raws: list[RawCase]) -> None:
         list(pool.map(chain, raws))
 
 
-def warm(raws: list[RawCase], depth: int, monai: float, history: Path | None, folder: Path) -> None:
+def warm(raws: list[RawCase], depth: int, monai: float, run: Run, folder: Path) -> None:
     """The crop from the cache, its checksum compared, as training reads it."""
     entries = prepare_all(Reading(tuple(raws)), settings(depth), folder / "warm").entries
     keys = [entry.key for entry in entries]
@@ -157,9 +156,10 @@ def warm(raws: list[RawCase], depth: int, monai: float, history: Path | None, fo
         for key in keys:
             assert load(folder / "warm", key) is not None
 
-    each = in_turns({"read": read}, 25)["read"].wall / len(keys)
-    detail = f"1 thread: {1e3 * each:.2f} ms, MONAI cold {1e3 * monai:.0f} ms"
-    tell(f"images-warm-4x{depth}x96x96", monai / each, 200, detail, history=history)
+    read_in = [wall / len(keys) for wall in in_turns({"read": read}, 25)["read"].walls]
+    times = of_turns([monai / each for each in read_in])
+    detail = f"1 thread: {1e3 * monai / times.value:.2f} ms, MONAI cold {1e3 * monai:.0f} ms"
+    run.tell(f"images-warm-4x{depth}x96x96", times, 200, detail)
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def timed_batches(waited: list[float]) -> Iterator[None]:
         batch.of = staticmethod(original)
 
 
-def waiting(history: Path | None, folder: Path, cases: int = 96) -> None:
+def waiting(run: Run, folder: Path, cases: int = 96) -> None:
     """The share of the demo's training that goes into reading crops and making batches, by epoch."""
     study = load_study(DEMO)
     site = _demo_site(study, folder / "demo", cases)
@@ -202,7 +202,7 @@ def waiting(history: Path | None, folder: Path, cases: int = 96) -> None:
             name = f"images-wait-{stage}-{'first' if first else 'later'}-epoch"
             if first or epoch == 1:
                 told = f"{1e3 * sum(waited):.1f} of {1e3 * whole:.0f} ms, {cases} cases, 1 thread"
-                tell(name, sum(waited) / whole, 0.02, told, history=history, at_most=True)
+                run.tell(name, sum(waited) / whole, 0.02, told, at_most=True)
 
 
 def _demo_site(study: StudyConfig, folder: Path, cases: int) -> Path:
@@ -252,24 +252,28 @@ def memory(raws: list[RawCase], depth: int, folder: Path) -> None:
     )
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run everything; 0 whatever came of it, so that a slow machine fails no build."""
-    arguments = options(__doc__ or "").parse_args()
+    parser = options(__doc__ or "")
+    parser.set_defaults(threads=1)
+    arguments = parser.parse_args(words)
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", module="monai")
-    with tempfile.TemporaryDirectory() as place:
+    run = Run.begin(arguments)
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="monai")
         folder = Path(place)
-        raws = [write_case(folder, seed) for seed in range(CASES)]
-        memory(raws, 32, folder)
-        for depth in (16, 32):
+        raws = [write_case(folder, seed) for seed in range(1 if run.tiny else CASES)]
+        if not run.tiny:
+            memory(raws, 32, folder)
+        for depth in (16,) if run.tiny else (16, 32):
             difference, spread = largest_difference(raws[0], depth)
             print(f"crops of depth {depth}: at most {difference:.3g} apart, spread {spread:.3g}", flush=True)
             if difference > 0.01 * spread:
-                print("the two sides do not cut the same crop: nothing to compare", file=sys.stderr)
+                print("error: the two sides do not cut the same crop: nothing to compare", file=sys.stderr)
                 return 1
-            monai = cold(raws, depth, arguments.repeats, arguments.history, folder)
-            warm(raws, depth, monai, arguments.history, folder)
-        waiting(arguments.history, folder)
+            monai = cold(raws, depth, arguments.repeats, run, folder)
+            warm(raws, depth, monai, run, folder)
+        waiting(run, folder, 8 if run.tiny else 96)
     return 0
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import psutil
-from bench import options, tell
+from bench import Run, options
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "phcc_client" / "ingest"))
 import dicom_maker
@@ -92,7 +92,7 @@ def main() -> int:
     )
     again, small, said = run(words)
     assert "Nothing to do" in said, said
-    tell("ingest-nothing-to-do", again, 5.0, f"seconds, {small:.0f} MB", history=asked.history, at_most=True)
+    Run.begin(asked).tell("ingest-nothing-to-do", again, 5.0, f"seconds, {small:.0f} MB", at_most=True)
     return 0
 
 
