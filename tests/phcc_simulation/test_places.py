@@ -28,7 +28,7 @@ def test_a_home_is_written_out() -> None:
 
 
 def test_a_study_that_is_neither_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match=r"dmo: is neither .*one of adrenal, demo, hospital"):
+    with pytest.raises(ConfigError, match=r"dmo: is neither .*one of adrenal, arms, demo, hospital, study"):
         find_study("dmo")
 
 
