@@ -217,7 +217,7 @@ class Run:
         here = {"name": name, **self._conditions()}
         before = [
             entry
-            for entry in _entries(self.history)
+            for entry in entries(self.history)
             if here.items() <= entry.items() and entry.get("busy", QUIET + 1) <= QUIET
         ]
         if self.busy > QUIET or not before:
@@ -230,7 +230,7 @@ class Run:
         return last if worse > allowed else None
 
 
-def _entries(history: Path) -> list[dict[str, Any]]:
+def entries(history: Path) -> list[dict[str, Any]]:
     """What is in a history; a line that was cut off, or that an earlier version wrote, may lack things."""
     found = []
     for line in history.read_text(encoding="utf-8").splitlines() if history.exists() else ():

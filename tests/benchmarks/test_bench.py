@@ -16,8 +16,9 @@ import bench_rounds
 import bench_step
 import bench_wire
 import pytest
+import results
 import torch
-from bench import Ratio, Run, Times, in_turns, of_turns, options, ratio
+from bench import Ratio, Run, Times, entries, in_turns, of_turns, options, ratio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,6 +144,18 @@ def test_sides_run_in_turns_and_the_first_does_not_count() -> None:
 def test_rows_of_one_benchmark_are_one_process() -> None:
     assert all_rows.commands([1, 3, 4]) == [["bench_step.py", "--row", "1", "4"], ["bench_depthwise.py"]]
     assert len(all_rows.commands(list(all_rows.ROWS))) == 7
+
+
+def test_the_table_shows_the_last_figure_of_each_goal_and_how_far_to_trust_it(tmp_path: Path) -> None:
+    a_run(tmp_path).tell("depthwise-against-x", Ratio(2.0, 0.1), 3.0, "before")
+    a_run(tmp_path).tell("depthwise-against-x", Ratio(4.0, 0.1), 3.0, "after")
+    a_run(tmp_path, busy=1.0).tell("wire-fp16-error", 0.1, 0.01, "of the change", at_most=True)
+    shown = results.table(results.latest(entries(tmp_path / "history.jsonl")))
+    assert "| depthwise-against-x | 4 | 0.1 | 3 | met | after |" in shown
+    assert "| wire-fp16-error | 0.1 |  | 0.01 | **short**, provisional | of the change |" in shown
+    assert "before" not in shown
+    with pytest.raises(SystemExit, match="no figure"):
+        results.table({})
 
 
 def test_the_history_is_no_file_of_the_repository() -> None:
