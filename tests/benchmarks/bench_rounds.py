@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from small_study import prepared, small_study
 from phcc_client.session import Runtime, Session
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
+from phcc_model.errors import RoundError
 from phcc_model.study_file import dump_study
 from phcc_server.bundle import bundle
 from phcc_server.journal import Journal
@@ -86,15 +88,19 @@ def main(words: list[str] | None = None) -> int:
     arguments = options(__doc__ or "", repeats=3).parse_args(words)
     torch.set_num_threads(arguments.threads)
     run = Run.begin(arguments)
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place)
-        study = small_study(run.tiny)
-        centres = prepared(study, out).centres
-        epochs = 1 if run.tiny else epochs_for(ROUND_S, study, out, centres, run.threads)
-        study = with_rounds(study, 2 + 2 * arguments.repeats, epochs)
+    out = Path(tempfile.mkdtemp(prefix="bench-rounds-"))
+    study = small_study(run.tiny)
+    centres = prepared(study, out).centres
+    epochs = 1 if run.tiny else epochs_for(ROUND_S, study, out, centres, run.threads)
+    study = with_rounds(study, 2 + 2 * arguments.repeats, epochs)
+    try:
         simulate(study, out, len(centres), run.threads)
-        same = (out / "same.txt").read_text() == "yes"
-        times = seconds_of(out / "ledger.jsonl")
+    except RoundError as error:  # what it names lies in the folder, which is kept
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    same = (out / "same.txt").read_text() == "yes"
+    times = seconds_of(out / "ledger.jsonl")
+    shutil.rmtree(out)
     print(f"rounds: by Flower and from memory, a reply is {'' if same else 'NOT '}the same to the bit")
     if not same:
         print("error: Flower's side does not compute the same: nothing to compare", file=sys.stderr)
