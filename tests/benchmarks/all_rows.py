@@ -58,9 +58,12 @@ def main(words: list[str] | None = None) -> int:
     """Run the rows that are asked for; 1 where one of them broke."""
     parser = options(__doc__ or "")
     parser.add_argument("--row", type=int, nargs="+", choices=tuple(ROWS), default=list(ROWS))
+    parser.set_defaults(threads=None, repeats=None)  # each benchmark has its own
     arguments = parser.parse_args(words)
-    shared = ["--history", str(arguments.history), "--threads", str(arguments.threads)]
-    shared += ["--tiny"] if arguments.tiny else []
+    shared = ["--history", str(arguments.history), *(["--tiny"] if arguments.tiny else [])]
+    for option in ("threads", "repeats"):
+        value = getattr(arguments, option)
+        shared += [] if value is None else [f"--{option}", str(value)]
     lines: list[re.Match[str]] = []
     broken = []
     for command in commands(arguments.row):
