@@ -16,7 +16,9 @@ from phcc_server.export_onnx import INPUTS, DenseClassifier, difference, random_
 THREE_PHASES = {"phases": ["pre-contrast", "arterial", "delayed"]}
 KINDS = [
     tiny_study(),
-    tiny_study(data=THREE_PHASES, model={"classifier": {"pooling": "gap+lesion+spread", "fusion": "concat"}}),
+    tiny_study(
+        data=THREE_PHASES, model={"classifier": {"pooling": "gap+lesion+rim+core+spread", "fusion": "concat"}}
+    ),
     tiny_study(data=THREE_PHASES, model={"classifier": {"pooling": "lesion", "feature_norm": "layer"}}),
     tiny_study(model={"phases": "joint", "classifier": {"pooling": "gap+lesion"}}),
     tiny_study(model={"classifier": {"fusion": "mean", "features": ["relative"]}}),
