@@ -189,7 +189,7 @@ def test_an_image_that_cannot_be_scored_is_named(place: Path, tmp_path: Path) ->
         ({"array": "test_labels"}, DatasetError, r"test_labels is int64 of shape \(10, 1\), not uint8"),
         ({"npz": "none.npz"}, DatasetError, "none.npz: there is no such file"),
         ({"npz": "study.yaml"}, DatasetError, "study.yaml: is no readable .npz file"),
-        ({"arm": "afp"}, ConfigError, "--arm afp: this arm has no network"),
+        ({"arm": "afp"}, ConfigError, "--arm afp: this arm trains no network of its own"),
         ({"arm": "ful"}, ConfigError, "there is no arm 'ful' in this study .did you mean full"),
         ({"arm": "mean"}, StorageError, "mean: this arm has not finished. Resume the run"),
     ],

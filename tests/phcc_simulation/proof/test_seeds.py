@@ -142,7 +142,9 @@ def test_sigterm_stops_as_an_interrupt_does(tmp_path: Path) -> None:
 def test_ctrl_c_ends_what_was_started(tmp_path: Path) -> None:
     (tmp_path / "wait").touch()
     program = (
-        "import sys; from phcc_simulation.proof import children; children.PROGRAM = sys.argv.pop(1); "
+        # As at a terminal, wherever the tests were started from: a job in the background ignores Ctrl-C.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from phcc_simulation.proof import children; children.PROGRAM = sys.argv.pop(1); "
         "from phcc_simulation.cli import main; main(sys.argv[1:])"
     )
     words = ["seeds", "demo", "--out", str(tmp_path), "--seeds", "0,1", "--side-by-side", "2"]
