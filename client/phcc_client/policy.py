@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from phcc_model.arms import arm_study
+from phcc_model.arms import arm_study, written_out
 from phcc_model.chain import Chain, read_held_records
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
@@ -299,18 +299,14 @@ def arms_of(study: StudyConfig) -> dict[str, StudyConfig]:
     Raises:
         ConfigError: the study names an arm that there is not.
     """
-    names = dict.fromkeys(
-        name
-        for arm in study.evaluation.arms
-        for name in ([f"phase:{phase}" for phase in study.data.phases] if arm == "phase:*" else [arm])
-    )
-    return {name: arm_study(study, name) for name in names}
+    return {name: arm_study(study, name) for name in written_out(study.evaluation.arms, study, ("*",))}
 
 
 def covers(study: StudyConfig, arm: str) -> bool:
     """Whether a study names an arm, by itself or as one of ``phase:*`` or ``local:*``."""
-    what, _, which = arm.partition(":")
-    return arm in study.evaluation.arms or (bool(which) and f"{what}:*" in study.evaluation.arms)
+    first, plus, rest = arm.partition("+")
+    what, _, which = first.partition(":")
+    return arm in study.evaluation.arms or (bool(which) and f"{what}:*{plus}{rest}" in study.evaluation.arms)
 
 
 @functools.lru_cache(maxsize=64)

@@ -177,12 +177,24 @@ def test_endless_variants_do_not_fill_the_disk(policy: Policy) -> None:
         policy.check(TEXTS[FIRST], FIRST)
 
 
-ARMS = {"full": True, "phase:arterial": True, "local:H9": True, "joint": False, "afp": False, "phase:*": True}
+ARMS = {
+    "full": True,
+    "phase:arterial": True,
+    "local:H9": True,
+    "joint": False,
+    "afp": False,
+    "phase:*": True,
+    "phase:arterial+concat": True,
+    "local:H9+uniform": True,
+    "full+concat": False,
+    "phase:arterial+mean": False,
+}
 
 
 @pytest.mark.parametrize(("arm", "named"), [*ARMS.items(), ("", False), ("phase:", False), ("../x", False)])
 def test_an_approval_covers_the_arms_that_the_study_names(policy: Policy, arm: str, named: bool) -> None:
-    study = tiny_study(evaluation={"arms": ["full", "phase:*", "local:*"]})
+    arms = ["full", "phase:*", "local:*", "phase:*+concat", "local:*+uniform"]
+    study = tiny_study(evaluation={"arms": arms})
     policy.decide(study.digest, "approved")
     if named:
         policy.check(dump_study(study), study.digest, arm)
@@ -192,8 +204,9 @@ def test_an_approval_covers_the_arms_that_the_study_names(policy: Policy, arm: s
 
 
 def test_the_arms_of_a_study_are_what_is_run(policy: Policy) -> None:
-    study = tiny_study(evaluation={"arms": ["full", "no-pretraining", "phase:*"]})
+    study = tiny_study(evaluation={"arms": ["full", "no-pretraining", "phase:*", "phase:*+concat"]})
     arms = arms_of(study)
-    assert list(arms) == ["full", "no-pretraining", "phase:pre-contrast", "phase:arterial"]
+    phases = ["phase:pre-contrast", "phase:arterial"]
+    assert list(arms) == ["full", "no-pretraining", *phases, *(f"{phase}+concat" for phase in phases)]
     assert arms["no-pretraining"].pretrain.rounds == 0
     assert arms["phase:arterial"].data.phases == ("arterial",)
