@@ -15,14 +15,22 @@ def grid_of(size: Triple, patch: Triple) -> Triple:
     Raises:
         ConfigError: the size is not a multiple of the patch.
     """
-    if any(s % p for s, p in zip(size, patch, strict=True)):
+    grid = _whole(size, patch)
+    if grid is None:
         raise ConfigError(
             f"a volume of {'x'.join(map(str, size))} voxels cannot be cut into patches of "
             f"{'x'.join(map(str, patch))}",
             where="model",
             remedy="choose a crop whose size is a multiple of the patch (stem times all downsample steps)",
         )
-    d, h, w = (s // p for s, p in zip(size, patch, strict=True))
+    return grid
+
+
+def _whole(size: Triple, unit: Triple) -> Triple | None:
+    """How many units along D, H, W; None where they do not fit."""
+    if any(s % u for s, u in zip(size, unit, strict=True)):
+        return None
+    d, h, w = (s // u for s, u in zip(size, unit, strict=True))
     return d, h, w
 
 
@@ -74,15 +82,15 @@ def draw_visible(
 
 
 def _blocks(grid: Triple, block: Triple) -> Triple:
-    if any(cells % size for cells, size in zip(grid, block, strict=True)):
+    counts = _whole(grid, block)
+    if counts is None:
         raise ConfigError(
             f"a grid of {'x'.join(map(str, grid))} cells cannot be cut into blocks of "
             f"{'x'.join(map(str, block))}",
             where="pretrain.mask_block",
             remedy="choose numbers that divide the grid (the crop by the patch)",
         )
-    d, h, w = (cells // size for cells, size in zip(grid, block, strict=True))
-    return d, h, w
+    return counts
 
 
 def patchify(x_bcdhw: Tensor, patch: Triple) -> Tensor:
