@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from phcc_client.session import Runtime
 from phcc_client.site import SPLITS, Split
 from phcc_model.arms import ArmPlan
 from phcc_model.build import build_classifier, load_state
-from phcc_model.cases import CaseSet
+from phcc_model.cases import UNKNOWN_LABEL, CaseSet
 from phcc_model.config import StudyConfig
+from phcc_model.training.labels import label_subset
 from phcc_model.training.predict import predict
 from phcc_server.coordinator import ArmResult
 from phcc_server.report.summary import ScoredCase
@@ -26,7 +27,8 @@ from phcc_simulation.workspace import POOLED, Workspace
 def score_arm(result: ArmResult, plan: ArmPlan, workspace: Workspace, runtime: Runtime) -> list[ScoredCase]:
     """Every patient's probability by an arm's chosen model, with the threshold that it froze."""
     score = _network(result, plan, runtime)
-    return list(_scored(plan.name, score, result.threshold, workspace, plan.study))
+    taught = _taught(workspace, plan.study, _folders(plan))
+    return list(_scored(plan.name, score, result.threshold, workspace, plan.study, taught))
 
 
 def score_combined(
@@ -34,16 +36,32 @@ def score_combined(
 ) -> list[ScoredCase]:
     """Every patient's probability by an arm's network and AFP together, fitted on validation patients."""
     name = base.sites[0] if base.kind == "local" else POOLED
+    taught = _taught(workspace, base.study, _folders(base))
     held_out = open_prepared(workspace.site(name), base.study, name, workspace.study).load("validation")
     model = fit_combined(arm, _network(result, base, runtime), held_out)
-    return list(_scored(arm, model.score, model.threshold, workspace, base.study))
+    return list(_scored(arm, model.score, model.threshold, workspace, base.study, taught))
 
 
 def score_baseline(arm: str, workspace: Workspace, study: StudyConfig) -> list[ScoredCase]:
-    """Every patient's probability without a network, fitted on all training centres' patients."""
+    """Every patient's probability without a network, fitted on the patients whose labels the networks get."""
     pooled = open_prepared(workspace.site(POOLED), study, POOLED, workspace.study)
-    model = fit_baseline(arm, CaseSet.join([pooled.load("train"), pooled.load("validation")]), study)
-    return list(_scored(arm, model.score, model.threshold, workspace, study))
+    taught = _taught(workspace, study, workspace.centres)
+    model = fit_baseline(arm, CaseSet.join([taught, pooled.load("validation")]), study)
+    return list(_scored(arm, model.score, model.threshold, workspace, study, taught))
+
+
+def _folders(plan: ArmPlan) -> tuple[str, ...]:
+    """The site folders that an arm trains on."""
+    return (POOLED,) if plan.kind == "pooled" else plan.sites
+
+
+def _taught(workspace: Workspace, study: StudyConfig, folders: Sequence[str]) -> CaseSet:
+    """The cases whose labels are trained on: below a `finetune.label_fraction` of 1, not all that are known."""
+    fraction, seed = study.finetune.label_fraction, study.seed
+    prepared = [open_prepared(workspace.site(name), study, name, workspace.study) for name in folders]
+    labelled = [site.load("train").labelled for site in prepared]
+    parts = zip(labelled, folders, strict=True)
+    return CaseSet.join([label_subset(cases, fraction, seed, name) for cases, name in parts])
 
 
 def _network(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> Score:
@@ -59,13 +77,18 @@ def _network(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> Score:
 
 
 def _scored(
-    arm: str, score: Score, threshold: float, workspace: Workspace, study: StudyConfig
+    arm: str, score: Score, threshold: float, workspace: Workspace, study: StudyConfig, taught: CaseSet
 ) -> Iterator[ScoredCase]:
+    """All cases but those of the training side whose known label was not trained on: they are no training AUC."""
+    known = set(zip(taught.patient, taught.case, strict=True))
     for centre, split, place in _places(workspace):
         cases = open_prepared(workspace.site(centre), study, centre, workspace.study).load(place)
         if not len(cases):
             continue
         for i, value in enumerate(score(cases)):
+            told = cases.label_n[i] == UNKNOWN_LABEL or (cases.patient[i], cases.case[i]) in known
+            if place == "train" and not told:
+                continue
             yield ScoredCase(
                 arm,
                 cases.case[i],
