@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from phcc_client.session import Runtime, Session
-from phcc_model.arms import plan_arms
+from phcc_model.arms import arm_study, plan_arms, written_out
 from phcc_model.command_line import EXIT_ERROR, errors
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, StorageError
@@ -59,13 +59,15 @@ def run_study(
         study = study.model_copy(
             update={"evaluation": study.evaluation.model_copy(update={"arms": tuple(arms)})}
         )
+    for name in written_out(study.evaluation.arms, study, ("*",)):
+        arm_study(
+            study, name
+        )  # a wrong arm is told at once; a centre that is none, once the centres are known
     out = out.expanduser().resolve()
     _begin(out, study)
     with Screen(console) as screen:
         workspace = Preparer(out, jobs, screen.files).prepare(study)
-        plan_arms(
-            study.evaluation.arms, study, workspace.centres
-        )  # a wrong arm is told before anything trains
+        plan_arms(study.evaluation.arms, study, workspace.centres)
         side_by_side = min(os.cpu_count() or 1, len(workspace.centres))
         threads = threads or max(1, (os.cpu_count() or 1) // side_by_side)
         journal = Journal(out / JOURNAL)
