@@ -201,8 +201,8 @@ class _Sheet:
 def _sheet(rows: int, columns: int, shape_hw: Sequence[int], aspect: float) -> Iterator[_Sheet]:
     tall = _TILE_INCHES * shape_hw[0] * aspect / shape_hw[1]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_TILE_INCHES * columns + 0.25, tall * rows + 0.2), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
+        figure = Figure(figsize=(_TILE_INCHES * columns + 0.25, tall * rows + 0.3), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.04, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
         FigureCanvasAgg(figure)
         panels = figure.subplots(rows, columns, squeeze=False)
         for axes in panels.flat:
