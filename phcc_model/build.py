@@ -60,11 +60,18 @@ def state_of(model: nn.Module) -> dict[str, NDArray[Any]]:
 def load_state(model: nn.Module, state: State) -> None:
     """Put arrays into a model; every name must be there, with its shape.
 
+    Args:
+        model: takes a copy of each array.
+        state: by name; may lie in memory that cannot be written to, as what came over the wire does.
+
     Raises:
         ContractError: names or shapes differ.
     """
     try:
-        model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in state.items()})
+        # torch takes no memory that cannot be written to: such an array is copied, any other is not.
+        model.load_state_dict(
+            {name: torch.from_numpy(np.require(a, None, ["C", "W"])) for name, a in state.items()}
+        )
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise ContractError(

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from phcc_model.contract.npy import read_npy
 from phcc_model.contract.wire import Message
 from phcc_model.errors import ContractError
 
@@ -24,10 +25,10 @@ def kind_of(content: RecordDict, kinds: tuple[type[Message], ...]) -> type[Messa
 
 
 def read_order(content: RecordDict, kind: type[Order]) -> Order:
-    """The order that a message carries.
+    """The order that a message carries; its arrays are views of the bytes that came, which cannot be written to.
 
     Raises:
-        ContractError: the records are not those of the order that was expected.
+        ContractError: the records are not those of the order that was expected, or the bytes are no arrays.
     """
     fields, arrays = content.get(FIELDS), content.get(ARRAYS)
     if not isinstance(fields, ConfigRecord) or not isinstance(arrays, ArrayRecord | None):
@@ -35,7 +36,8 @@ def read_order(content: RecordDict, kind: type[Order]) -> Order:
     values = dict(fields)
     if (said := values.pop(KIND, None)) != kind.__name__:
         raise ContractError(f"the message holds {said!r}, expected was {kind.__name__}", where=kind.__name__)
-    return kind.from_fields(values, {name: array.numpy() for name, array in (arrays or {}).items()})
+    unpacked = {name: read_npy(array.data, array.stype, name) for name, array in (arrays or {}).items()}
+    return kind.from_fields(values, unpacked)
 
 
 def write_reply(reply: Message) -> RecordDict:

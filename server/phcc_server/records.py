@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from phcc_model.contract.messages import Failure, Working
+from phcc_model.contract.npy import read_npy
 from phcc_model.contract.wire import Message
 from phcc_model.errors import ContractError
 
@@ -19,20 +18,6 @@ ARRAYS = "arrays"
 KIND = "kind"
 
 Reply = TypeVar("Reply", bound=Message)
-
-# What numpy raises for bytes that are no array: a file of Python objects or a broken archive, a header that
-# is no expression or far too long a one, a shape that no memory holds.
-_NO_ARRAY = (
-    ValueError,
-    TypeError,
-    EOFError,
-    OSError,
-    MemoryError,
-    SyntaxError,
-    RecursionError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-)
 
 
 def write_orders(orders: Iterable[Message]) -> list[RecordDict]:
@@ -76,19 +61,13 @@ def read_reply(content: RecordDict, kind: type[Reply]) -> Reply | Failure | Work
         return Working.from_fields(values)
     if said != kind.__name__:
         raise ContractError(f"the message holds {said!r}, expected was {kind.__name__}", where=kind.__name__)
-    return kind.from_fields(values, _unpacked(arrays or {}))
+    return kind.from_fields(values, unpacked(arrays or {}))
 
 
-def _unpacked(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
-    """Arrays out of the bytes that came.
+def unpacked(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:
+    """Arrays as views of the bytes that came, which cannot be written to.
 
     Raises:
-        ContractError: they are none of numpy's, or promise more than they hold.
+        ContractError: they are none of numpy's, or hold more or fewer bytes than they say.
     """
-    unpacked = {}
-    for name, array in arrays.items():
-        try:
-            unpacked[name] = array.numpy()
-        except _NO_ARRAY as error:
-            raise ContractError("the bytes are no array", where=name[:80]) from error
-    return unpacked
+    return {name: read_npy(array.data, array.stype, name) for name, array in arrays.items()}

@@ -1,7 +1,7 @@
 """Folding the sites' changes beside Flower's own aggregation, and its memory (row 5 of the speed table).
 
 50 replies of 10 million parameters, of 4 different contents, in Flower's records. Both sides begin with the
-records, read each array out of its bytes, weigh and add; Flower's gets its replies in 40 arrays and in one, and
+records, weigh and add; ours takes each array as a view of its bytes, Flower's reads it out of them and gets its replies in 40 arrays and in one, and
 its better way counts. That both give the same mean is checked first. Ours as the coordinator does it also looks
 at every value, which Flower's does not; that time, and that of folding arrays read already, are told beside it.
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from phcc_model.contract import keys
 from phcc_model.contract.codec import decode, encode
 from phcc_server.aggregation import Aggregate
+from phcc_server.records import unpacked
 
 PARAMETERS, TINY_PARAMETERS = 10_000_000, 20_000
 REPLIES, CONTENTS, ARRAYS = 50, 4, 40
@@ -71,7 +72,7 @@ def ours(records: list[Any], *, checked: bool) -> Float:
     size = records[0]["arrays"]["0"].shape[0]
     aggregate = Aggregate(size)
     for record in records:
-        change = record["arrays"]["0"].numpy()
+        change = unpacked(record["arrays"])["0"]
         if checked:
             change = decode({keys.CHANGE: change}, keys.FP32, size)
         aggregate.fold(change, float(record["metrics"][WEIGHT]))

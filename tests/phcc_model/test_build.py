@@ -91,3 +91,17 @@ def test_a_state_of_another_model_is_refused_by_name() -> None:
         with pytest.raises(ContractError, match="weights: the weights are not those of this study's model"):
             load_state(model, wrong)
     assert state_digest(state_of(model)) == state_digest(state)  # nothing was half loaded
+
+
+@pytest.mark.parametrize("stage", keys.STAGES)
+def test_weights_that_cannot_be_written_to_are_loaded(stage: str) -> None:
+    """As they come over the wire; torch would share their memory, and warns."""
+    state = first_weights(tiny_study(seed=1), stage)
+    for array in state.values():
+        array.flags.writeable = False
+    model = BUILDERS[stage](STUDY)
+    load_state(model, state)
+    assert state_digest(state_of(model)) == state_digest(state)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)  # its own memory
+    assert state_digest(state) == state_digest(first_weights(tiny_study(seed=1), stage))
