@@ -1,9 +1,10 @@
 """Folding the sites' changes beside Flower's own aggregation, and its memory (row 5 of the speed table).
 
 50 replies of 10 million parameters, of 4 different contents, in Flower's records. Both sides begin with the
-records, weigh and add; ours takes each array as a view of its bytes, Flower's reads it out of them and gets its replies in 40 arrays and in one, and
-its better way counts. That both give the same mean is checked first. Ours as the coordinator does it also looks
-at every value, which Flower's does not; that time, and that of folding arrays read already, are told beside it.
+records, weigh and add: ours takes each array as a view of its bytes, Flower's reads it out of them. Flower's gets
+its replies in 40 arrays and in one, and its better way counts. That both give the same mean is checked first.
+Ours as the coordinator does it also looks at every value, which Flower's does not; that time, and that of folding
+arrays read already, are told beside it.
 
 Memory is measured in a process of its own for 10 and for 100 replies, each made when it is its turn and dropped
 once folded; it is counted in models of as many float32.
