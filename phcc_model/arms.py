@@ -8,7 +8,8 @@
     shared joint       one encoder for each phase in turn, or phases as channels
     zones              the lesion's rim and core pooled apart, on a last map as fine in plane as the stem's
     plain              a plain small 3-D network instead of the encoder; it cannot be pre-trained
-    fedavg fedprox     how the sites' work is averaged;  fp32 fp16 int8  how it is written on the wire
+    fedavg fedprox fedadam fedyogi        how the sites' work becomes one model
+    fp32 fp16 int8     how it is written on the wire
     unregularised      stage 2 without augmentation and dropout
     labels-<n>         n per cent of the labels
     phase:<phase>      a single phase, normalised without the others
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from phcc_model.config import EvaluationSettings, StudyConfig
+from phcc_model.config import EvaluationSettings, StudyConfig, leave_unsaid
 from phcc_model.errors import ConfigError
 
 Kind = Literal["federated", "pooled", "local", "baseline", "combined"]
@@ -59,6 +60,8 @@ _CHANGES: dict[str, Changes] = {
     "plain": {"model": {"encoder": "plain"}, "pretrain": _NO_PRETRAINING},
     "fedavg": {"federation": {"algorithm": "fedavg"}},
     "fedprox": {"federation": {"algorithm": "fedprox"}},
+    "fedadam": {"federation": {"algorithm": "fedadam"}},
+    "fedyogi": {"federation": {"algorithm": "fedyogi"}},
     "fp32": {"federation": {"encoding": "fp32"}},
     "fp16": {"federation": {"encoding": "fp16"}},
     "int8": {"federation": {"encoding": "int8"}},
@@ -122,6 +125,7 @@ class ArmPlan:
             include={"seed", "data", "model", "pretrain", "federation"},
             exclude={"data": {"path"}, "model": {"classifier"}},
         )
+        leave_unsaid(plain, "federation")
         text = json.dumps([plain, self.kind, sorted(self.sites)], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from phcc_model.federation import FederationSettings as FederationSettings
+from phcc_model.section import Fraction as Fraction
+from phcc_model.section import Positive as Positive
+from phcc_model.section import Section as Section
+from phcc_model.section import Triple as Triple
 
 PHASES = ("pre-contrast", "arterial", "portal-venous", "delayed", "hepatobiliary", "image")
 """The phases a study may name, in the order of acquisition; ``image`` stands for data with a single image."""
 
 Phase = Literal["pre-contrast", "arterial", "portal-venous", "delayed", "hepatobiliary", "image"]
-Triple = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "demo": ((1, 1, 2), (24, 48, 96)),
@@ -29,12 +32,6 @@ SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
 }
 """Depths and widths of the encoder's stages: ConvNeXt V2's published sizes, and ours for two cores."""
-
-
-class Section(BaseModel):
-    """A part of the study: frozen, no unknown key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PhantomSettings(Section):
@@ -278,34 +275,6 @@ class FinetuneSettings(Section):
     augmentation: AugmentationSettings = AugmentationSettings()
 
 
-class FederationSettings(Section):
-    """How the sites' work becomes one model."""
-
-    algorithm: Literal["fedavg", "fedprox"] = "fedavg"
-    proximal: float = Field(0.01, ge=0.0, description="FedProx's mu")
-    weighting: Literal["patients", "equal", "capped"] = "patients"
-    cap: int = Field(200, ge=1, description="weighting capped: no site counts for more patients than this")
-    encoding: Literal["fp16", "fp32", "int8"] = Field(
-        "fp16", description="how a site's change is written on the wire"
-    )
-    minimum_sites: int = Field(2, ge=1, description="quorum: a round with fewer replies is not aggregated")
-    required_sites: tuple[str, ...] = ()
-    below_quorum: Literal["stop", "wait"] = Field(
-        "stop", description="a round with too few replies: stop there, or wait for sites and train it again"
-    )
-    start_patience_s: Positive = Field(300.0, description="how long the first round waits for every site")
-    lost_after_s: Positive = Field(
-        300.0,
-        description="deployment: a site of which nothing is heard for so long is lost for the round; half of it "
-        "must be enough for the weights to travel there and back",
-    )
-    round_deadline_s: Positive = 3600.0
-    largest_change: Positive = Field(
-        20.0,
-        description="a reply whose change is longer than this many times the last round's is set aside",
-    )
-
-
 class EvaluationSettings(Section):
     """What is compared, and how sure one wants to be."""
 
@@ -318,8 +287,23 @@ _ADDED_LATER = (
     ("data", "outcome", ""),
     ("model", "encoder", "convnext"),
     ("pretrain", "mask_block", [1, 1, 1]),
+    ("federation", "server_learning_rate", 0.01),
+    ("federation", "server_betas", [0.9, 0.99]),
+    ("federation", "server_tau", 1e-3),
 )
 """Section, key and usual value of what a study could not say at first: unsaid, it changes no study's name."""
+
+
+def leave_unsaid(plain: dict[str, dict[str, Any]], only: str | None = None) -> None:
+    """Take what was added later out of a study's plain form, wherever it has its usual value.
+
+    Args:
+        plain: the study's sections by name, as JSON has them; changed in place.
+        only: the one section to look at.
+    """
+    for section, key, usual in _ADDED_LATER:
+        if only in (None, section) and plain[section][key] == usual:
+            plain[section].pop(key)
 
 
 class StudyConfig(Section):
@@ -360,8 +344,6 @@ class StudyConfig(Section):
         """SHA-256 of the canonical JSON, without the path of the data on this machine."""
         plain = self.model_dump(mode="json")
         plain["data"].pop("path")
-        for section, key, usual in _ADDED_LATER:
-            if plain[section][key] == usual:
-                plain[section].pop(key)
+        leave_unsaid(plain)
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,6 @@ sites in the order of their names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,46 +97,6 @@ def site_weight(settings: FederationSettings, patients: int) -> float:
     if settings.weighting == "equal":
         return 1.0
     return float(min(patients, settings.cap) if settings.weighting == "capped" else patients)
-
-
-RuleState = Mapping[str, Float]
-"""What a rule keeps from round to round, as flat arrays by name (FedOpt's moments, SCAFFOLD's control)."""
-
-
-class ServerRule(Protocol):
-    """How the mean change becomes the next model.
-
-    FedProx changes the site's loss only and is FedAvg here; norms that stay at their site never reach this
-    place (the manifest calls them local).
-    """
-
-    def start(self, size: int) -> RuleState:
-        """The state before the first round of a stage, for a model of this many shared float32 weights."""
-        ...
-
-    def apply(self, base: Float, mean_delta: Float, state: RuleState) -> tuple[Float, RuleState]:
-        """The next weights and state; `mean_delta` may be overwritten, `base` is not."""
-        ...
-
-
-class FedAvg:
-    """The mean itself: w + mean change, server learning rate 1 [F] (McMahan et al., AISTATS 2017)."""
-
-    def start(self, size: int) -> RuleState:
-        """Nothing is kept."""
-        del size
-        return {}
-
-    def apply(self, base: Float, mean_delta: Float, state: RuleState) -> tuple[Float, RuleState]:
-        """Base plus mean change, in the memory of the latter."""
-        np.add(base, mean_delta, out=mean_delta)
-        return mean_delta, state
-
-
-def server_rule(settings: FederationSettings) -> ServerRule:
-    """The rule of a study's algorithm."""
-    rules: dict[str, ServerRule] = {"fedavg": FedAvg(), "fedprox": FedAvg()}
-    return rules[settings.algorithm]
 
 
 def pooled_loss(parts: Iterable[tuple[float, int]]) -> float | None:

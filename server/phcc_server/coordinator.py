@@ -19,7 +19,7 @@ from phcc_model.contract import keys
 from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import CardOrder, SiteCard
 from phcc_model.contract.wire import LINE
-from phcc_model.errors import ReplyRefused, RoundError
+from phcc_model.errors import ReplyRefused, RoundError, StorageError
 from phcc_model.study_file import as_text
 from phcc_server.ledger import CardRecord, Ledger, RoundRecord
 from phcc_server.reception import check_card
@@ -36,6 +36,7 @@ from phcc_server.rounds import (
     next_step,
     rounds_of,
 )
+from phcc_server.rules import RuleState, rule_of
 from phcc_server.sites import NoReply, Sites
 from phcc_server.store import RunStore
 from phcc_server.training_round import RoundDone, median_change, train_round
@@ -124,7 +125,8 @@ class Coordinator:
         self._expected = tuple(expected)
         if not state.finished:
             self._gather()
-            self._loop(state, self._weights_at(state))
+            weights = self._weights_at(state)
+            self._loop(state, weights, self._held_at(state, weights))
         return self._result()
 
     def cards(self, expected: Sequence[str]) -> Mapping[str, SiteCard]:
@@ -137,12 +139,12 @@ class Coordinator:
         self._gather()
         return self._cards
 
-    def _loop(self, state: StudyState, weights: State) -> None:
+    def _loop(self, state: StudyState, weights: State, held: RuleState) -> None:
         previous_norm = self._last_norm(state)
         while not isinstance(step := next_step(state, self.study), Finish):
             assert isinstance(step, Train)
             manifest = Manifest.of(weights)
-            done = self._train(step, weights, manifest, previous_norm)
+            done = self._train(step, weights, manifest, previous_norm, held)
             new = manifest.unpack(done.flats)
             trained = after_training(state, done.status)
             judging = next_step(trained, self.study)
@@ -159,10 +161,11 @@ class Coordinator:
                 validation,
                 best=_is_best(trained, validation.loss),
             )
-            self._keep(step, new, trained, judged, state, record)
-            weights, previous_norm = new, done.median_norm
+            self._keep(step, new, trained, judged, state, record, done.held)
+            weights, previous_norm, held = new, done.median_norm, done.held
             if state.stage != step.stage:
                 weights, previous_norm = first_weights(self.study, state.stage, new), None
+                held = self._held_at(state, weights)
 
     def _gather(self) -> None:
         """Ask the sites for their cards, and wait for the quorum if the study does; else it is an error."""
@@ -205,12 +208,14 @@ class Coordinator:
                 self._absent[site] = error.what
 
     def _train(
-        self, step: Train, weights: State, manifest: Manifest, previous_norm: float | None
+        self, step: Train, weights: State, manifest: Manifest, previous_norm: float | None, held: RuleState
     ) -> RoundDone:
         """One round, done again as long as it fails and the study waits."""
         flats = manifest.pack(weights)
         self._ask(0.0)
-        while (done := self._attempt(step, manifest, flats, previous_norm)).status is RoundStatus.FAILED:
+        while (
+            done := self._attempt(step, manifest, flats, previous_norm, held)
+        ).status is RoundStatus.FAILED:
             digest = state_digest(weights)
             record = self._append(done.record(self.arm, digest, digest))
             self.listen(record)
@@ -225,7 +230,12 @@ class Coordinator:
         return done
 
     def _attempt(
-        self, step: Train, manifest: Manifest, flats: dict[str, Array], previous_norm: float | None
+        self,
+        step: Train,
+        manifest: Manifest,
+        flats: dict[str, Array],
+        previous_norm: float | None,
+        held: RuleState,
     ) -> RoundDone:
         # A site that has no patients to train on judges only: it is not missed in a round.
         able = {site: card for site, card in self._cards.items() if _can_train(card, step.stage)}
@@ -246,6 +256,8 @@ class Coordinator:
             self.sites,
             previous_norm,
             self._notices,
+            rule_of(self.study, step.stage, manifest),
+            held,
         )
         self._notices = {
             site: _notice(step, record.reason)
@@ -265,10 +277,11 @@ class Coordinator:
         judged: StudyState,
         state: StudyState,
         record: RoundRecord,
+        held: RuleState,
     ) -> None:
         """Write the round down: the record, then the checkpoint, then where the arm stands."""
         record = self._append(record)
-        self.store.save_round(self.arm, step.stage, step.round, weights, trained)
+        self.store.save_round(self.arm, step.stage, step.round, weights, trained, held)
         self._advance(step, weights, judged, state)
         self.listen(record)
 
@@ -313,6 +326,25 @@ class Coordinator:
         if state.stage == keys.FINETUNE and self.study.pretrain.rounds:
             before = latest.arrays if latest is not None else load_checkpoint(self.pretrained)[0]
         return first_weights(self.study, state.stage, before)
+
+    def _held_at(self, state: StudyState, weights: State) -> RuleState:
+        """What the rule of aggregation kept in the round before the next one.
+
+        Raises:
+            StorageError: it should be there, and is not.
+        """
+        manifest = Manifest.of(weights)
+        start = rule_of(self.study, state.stage, manifest).start(manifest.size)
+        if not state.round or not start:
+            return start
+        kept = self.store.rule(self.arm)
+        if kept is None or (kept.info.stage, kept.info.round_index) != (state.stage, state.round - 1):
+            raise StorageError(
+                f"what {self.study.federation.algorithm} kept after round {state.round} is not there",
+                where=f"arm {self.arm}",
+                remedy="Restore the arm's folder, or start the arm anew",
+            )
+        return kept.arrays
 
     def _last_norm(self, state: StudyState) -> float | None:
         """Median length of the changes in the round before the next one, where the arm is resumed.

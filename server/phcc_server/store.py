@@ -4,10 +4,12 @@
 
     folder/<arm>/finetune-0007.safetensors   latest
     folder/<arm>/finetune-0004.safetensors   best on validation
+    folder/<arm>/finetune-0007-rule.safetensors   what the rule of aggregation keeps; FedAvg's keeps nothing
     folder/<arm>/arm.json                    where the arm stands, and which file is which
 
 A round counts once `arm.json` has been replaced, in one step: a crash before that leaves the round before, a
-crash after it leaves this one. Files that it does not name are removed, so the disk holds two models an arm.
+crash after it leaves this one. Files that it does not name are removed, so the disk holds two models an arm, and
+what the rule keeps once.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Stored:
     info: CheckpointInfo
 
 
-_FileName = Annotated[str, Field(pattern=r"^[a-z]+-(\d{4,}|start)\.safetensors$")]
+_FileName = Annotated[str, Field(pattern=r"^[a-z]+-(\d{4,}|start)(-rule)?\.safetensors$")]
 
 
 class _Index(BaseModel):
@@ -59,6 +61,7 @@ class _Index(BaseModel):
     state: dict[str, Any]
     latest: _FileName | None = None
     best: _FileName | None = None
+    rule: _FileName | None = None
 
 
 class RunStore:
@@ -74,7 +77,13 @@ class RunStore:
         self.study_digest = study_digest
 
     def save_round(
-        self, arm: str, stage: str, round_index: int, arrays: Mapping[str, Array], state: StudyState
+        self,
+        arm: str,
+        stage: str,
+        round_index: int,
+        arrays: Mapping[str, Array],
+        state: StudyState,
+        held: Mapping[str, Array] | None = None,
     ) -> str:
         """Keep the model that a round's aggregation gave, and where the arm now stands.
 
@@ -84,6 +93,7 @@ class RunStore:
             round_index: of the stage, from 0; -1 for the weights before the first round.
             arrays: the model's whole state by name.
             state: after the training.
+            held: what the rule of aggregation keeps for the next round, where it keeps anything.
 
         Returns:
             The digest of the model's state.
@@ -96,7 +106,11 @@ class RunStore:
         info = CheckpointInfo(stage=stage, round_index=round_index, study_digest=self.study_digest)
         digest = save_checkpoint(self._folder(arm) / name, arrays, info)
         best = index.best if index and index.best and index.best.startswith(stage) else None
-        self._commit(arm, state, name, best)
+        rule: str | None = None
+        if held:
+            rule = name.replace(".safetensors", "-rule.safetensors")
+            save_checkpoint(self._folder(arm) / rule, held, info)
+        self._commit(arm, state, name, best, rule)
         return digest
 
     def save_state(self, arm: str, state: StudyState) -> None:
@@ -110,7 +124,7 @@ class RunStore:
             raise StorageError("no round has been kept that could be evaluated", where=arm)
         latest = self._folder(arm) / index.latest
         is_best = state.best_round is not None and latest.stem == f"{state.stage}-{state.best_round:04d}"
-        self._commit(arm, state, latest.name, latest.name if is_best else index.best)
+        self._commit(arm, state, latest.name, latest.name if is_best else index.best, index.rule)
 
     def state(self, arm: str) -> StudyState | None:
         """Where the arm stands; None if it has not begun.
@@ -138,6 +152,15 @@ class RunStore:
         """
         index = self._index(arm)
         return self._load(arm, index.best) if index and index.best else None
+
+    def rule(self, arm: str) -> Stored | None:
+        """What the rule of aggregation kept in the last round; None where it keeps nothing.
+
+        Raises:
+            StorageError: the file is missing or damaged.
+        """
+        index = self._index(arm)
+        return self._load(arm, index.rule) if index and index.rule else None
 
     def final(self, arm: str) -> Stored:
         """The model of a finished arm.
@@ -184,13 +207,22 @@ class RunStore:
             )
         return index
 
-    def _commit(self, arm: str, state: StudyState, latest: str, best: str | None) -> None:
-        index = _Index(arm=arm, study_digest=self.study_digest, state=asdict(state), latest=latest, best=best)
+    def _commit(self, arm: str, state: StudyState, latest: str, best: str | None, rule: str | None) -> None:
+        index = _Index(
+            arm=arm,
+            study_digest=self.study_digest,
+            state=asdict(state),
+            latest=latest,
+            best=best,
+            rule=rule,
+        )
         folder = self._folder(arm)
-        write_atomically(folder / INDEX, index.model_dump_json(indent=1))
+        # A rule that keeps nothing is not mentioned: the file is then what it was before there were others.
+        exclude = None if rule else {"rule"}
+        write_atomically(folder / INDEX, index.model_dump_json(indent=1, exclude=exclude))
         try:
             for path in folder.glob("*.safetensors"):
-                if path.name not in (latest, best):
+                if path.name not in (latest, best, rule):
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise storage_error(folder, error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from phcc_model.config import StudyConfig
@@ -14,10 +14,11 @@ from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import SiteCard, TrainOrder, TrainReply
 from phcc_model.errors import ReplyRefused
 from phcc_model.study_file import StudyText
-from phcc_server.aggregation import Aggregate, server_rule, site_weight
+from phcc_server.aggregation import Aggregate, site_weight
 from phcc_server.ledger import RoundRecord, SiteRecord, ValidationRecord
 from phcc_server.reception import check_reply, too_long
 from phcc_server.rounds import RoundStatus, Train, judge_round
+from phcc_server.rules import FedAvg, RuleState, ServerRule
 from phcc_server.sites import NoReply, Sites
 
 
@@ -31,6 +32,7 @@ class RoundDone:
         flats: the new weights, one flat array per dtype; those before it where the round failed.
         sites: what each site gave.
         started: when the orders went out.
+        held: what the rule of aggregation keeps for the next round; as before where the round failed.
     """
 
     step: Train
@@ -38,6 +40,7 @@ class RoundDone:
     flats: dict[str, Array]
     sites: dict[str, SiteRecord]
     started: datetime
+    held: RuleState = field(default_factory=dict)
 
     @property
     def in_words(self) -> str:
@@ -100,6 +103,8 @@ def train_round(
     sites: Sites,
     previous_norm: float | None,
     notices: Mapping[str, str] | None = None,
+    rule: ServerRule | None = None,
+    held: RuleState | None = None,
 ) -> RoundDone:
     """Let the sites train and fold their changes, in the order of their names.
 
@@ -119,9 +124,12 @@ def train_round(
         previous_norm: median length of the round before; None in the first one, where the length of the
             weights themselves is the measure.
         notices: what a site is told along with its order: why its last reply was refused.
+        rule: how the mean change becomes the next model; None: FedAvg.
+        held: what the rule kept in the round before; None: nothing, in the first one.
     """
     started = datetime.now(UTC)
-    told = notices or {}
+    told, rule = notices or {}, rule or FedAvg()
+    held = rule.start(manifest.size) if held is None else held
     orders = [
         _order(step, arm, study, asked, manifest, flats, site, told.get(site, "")) for site in sorted(cards)
     ]
@@ -134,10 +142,9 @@ def train_round(
     status = judge_round(sorted(records), accepted, (), study.federation)
     if status is not RoundStatus.FAILED:
         replaced = aggregate.replaced
-        rule = server_rule(study.federation)
-        new, _ = rule.apply(flats[keys.FLOAT], aggregate.mean(), rule.start(manifest.size))
+        new, held = rule.apply(flats[keys.FLOAT], aggregate.mean(), held)
         flats = {kind: replaced.get(kind, flat) for kind, flat in flats.items()} | {keys.FLOAT: new}
-    return RoundDone(step, status, flats, dict(sorted(records.items())), started)
+    return RoundDone(step, status, flats, dict(sorted(records.items())), started, held)
 
 
 def _order(

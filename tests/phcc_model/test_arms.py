@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from phcc_model.arms import arm_names, plan_arm, plan_arms
-from phcc_model.config import StudyConfig
+from phcc_model.config import StudyConfig, leave_unsaid
 from phcc_model.errors import ConfigError
 
 SITES = ("A", "B", "C")
@@ -88,6 +88,13 @@ SINGLE = {"data.normalisation": "own-liver", "model.classifier.features": ("abso
             "federated",
             SITES,
             {"federation.algorithm": "fedavg", "federation.encoding": "int8"},
+        ),
+        ("fedadam", "federated", SITES, {"federation.algorithm": "fedadam"}),
+        (
+            "fedyogi+labels-50",
+            "federated",
+            SITES,
+            {"federation.algorithm": "fedyogi", "finetune.label_fraction": 0.5},
         ),
         ("afp", "baseline", SITES, {}),
         ("kinetics", "baseline", SITES, {}),
@@ -237,3 +244,14 @@ def test_a_combined_arm_says_whose_network_it_takes_and_trains_none() -> None:
 def test_the_plain_network_is_never_pretrained() -> None:
     with pytest.raises(ValueError, match="plain cannot be pre-trained"):
         StudyConfig.model_validate({"model": {"encoder": "plain"}})
+
+
+def test_what_an_algorithm_needs_is_in_the_key_of_stage_1_only_where_it_is_said() -> None:
+    """So a run begun before there were such settings still finds its pre-training."""
+    plain = StudyConfig().model_dump(mode="json")
+    leave_unsaid(plain, "federation")
+    assert not {"server_learning_rate", "server_betas", "server_tau"} & plain["federation"].keys()
+    assert "mask_block" in plain["pretrain"]
+    said = StudyConfig.model_validate({"federation": {"server_tau": 0.5}})
+    assert plan_arm("full", said, SITES).pretrain_key != plan_arm("full", StudyConfig(), SITES).pretrain_key
+    assert said.digest != StudyConfig().digest

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from phcc_model.config import FederationSettings
 from phcc_server import aggregation
-from phcc_server.aggregation import Aggregate, FedAvg, pooled_loss, server_rule, site_weight
+from phcc_server.aggregation import Aggregate, pooled_loss, site_weight
+from phcc_server.rules import FedAvg, server_rule
 
 SETTINGS = settings(max_examples=50, deadline=None)
 
