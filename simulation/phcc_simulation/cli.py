@@ -13,7 +13,9 @@ import typer
 from phcc_model.command_line import DefaultCommandGroup, run_program
 from phcc_model.machine import fast_environment
 from phcc_simulation.explain_cli import register as register_explain
+from phcc_simulation.judge_cli import register as register_judge
 from phcc_simulation.proof.cli import register as register_proof
+from phcc_simulation.real.cli import register as register_real
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
@@ -122,6 +124,8 @@ def report_command(
 
 register_explain(app)
 register_proof(app)
+register_judge(app)
+register_real(app)
 
 
 def _cores() -> int:

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         from phcc_simulation.proof.commands import run_seeds
 
         at_once = side_by_side or os.cpu_count() or 1
-        run_seeds(study, out, _numbers(seeds), arm or [], overrides or [], at_once, device)
+        run_seeds(study, out, whole_numbers(seeds), arm or [], overrides or [], at_once, device)
 
     @app.command("combine")
     def combine_command(
@@ -54,7 +54,8 @@ def register(app: typer.Typer) -> None:
         combine_seeds(out.expanduser().resolve())
 
 
-def _numbers(text: str) -> list[int]:
+def whole_numbers(text: str) -> list[int]:
+    """What ``--seeds 0,1,2`` names."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words):
         raise typer.BadParameter(

@@ -1,0 +1,1 @@
+"""Studies on real, openly licensed data: rats' liver curves, hippocampi, adrenal glands."""
