@@ -238,6 +238,9 @@ class PretrainSettings(Section):
     learning_rate: Positive = Field(1.5e-3, description="peak; AdamW (0.9, 0.95)")
     weight_decay: float = Field(0.05, ge=0.0)
     warmup: Fraction = 0.1
+    round_warmup: Fraction = Field(
+        0.0, description="share of each round's steps in which a site's rate climbs from zero"
+    )
     bf16: bool = False
     flips: bool = True
     weighting: WeightingSettings = WeightingSettings()
@@ -287,6 +290,7 @@ _ADDED_LATER = (
     ("data", "outcome", ""),
     ("model", "encoder", "convnext"),
     ("pretrain", "mask_block", [1, 1, 1]),
+    ("pretrain", "round_warmup", 0.0),
     ("federation", "server_learning_rate", 0.01),
     ("federation", "server_betas", [0.9, 0.99]),
     ("federation", "server_tau", 1e-3),

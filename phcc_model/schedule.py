@@ -48,3 +48,21 @@ def step_position(round_index: int, step: int, *, rounds: int, steps_per_round: 
     if not (0 <= round_index < rounds and 0 <= step < steps_per_round):
         raise ValueError(f"round {round_index} of {rounds}, step {step} of {steps_per_round}: no such point")
     return (round_index + (step + 0.5) / steps_per_round) / rounds
+
+
+def climb(step: int, steps_per_round: int, share: float) -> float:
+    """Share of the rate at one step of a round whose first steps are smaller, in (0, 1].
+
+    Linear over the first `share` of the round's steps, at the middle of each step, then 1.
+
+    Args:
+        step: the step within the round, from 0.
+        steps_per_round: optimiser steps of the round.
+        share: share of the round spent climbing, in [0, 1]; 0: the whole rate from the first step.
+
+    Raises:
+        ValueError: there is no such step, or `share` lies outside [0, 1].
+    """
+    if not (0 <= step < steps_per_round and 0.0 <= share <= 1.0):
+        raise ValueError(f"step {step} of {steps_per_round}, share {share}: no such point")
+    return min(1.0, (step + 0.5) / (share * steps_per_round)) if share else 1.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from phcc_model.errors import TrainingError
 from phcc_model.layers import is_decayed
-from phcc_model.schedule import rate_factor, step_position
+from phcc_model.schedule import climb, rate_factor, step_position
 from phcc_model.training.progress import Place, Progress, ProgressListener
 
 BETAS = (0.9, 0.95)
@@ -34,6 +34,8 @@ class Recipe:
         rounds: rounds of the stage.
         layer_decay: the learning rate of a layer is this times that of the layer above it.
         proximal: FedProx's mu, 0 for FedAvg.
+        round_warmup: share of a round's steps in which the rate climbs from zero [R]. A fresh AdamW knows one
+            gradient, and its first steps are as long as the rate allows whatever that gradient is.
     """
 
     learning_rate: float
@@ -42,6 +44,7 @@ class Recipe:
     rounds: int
     layer_decay: float = 1.0
     proximal: float = 0.0
+    round_warmup: float = 0.0
 
 
 class RoundOptimiser:
@@ -106,7 +109,8 @@ class RoundOptimiser:
         """
         value = float(loss.detach())
         self._check(value, "loss")
-        factor = rate_factor(self.position, self.recipe.warmup)
+        climbed = climb(self.done, self.steps, self.recipe.round_warmup)
+        factor = rate_factor(self.position, self.recipe.warmup) * climbed
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * factor
         self.optimiser.zero_grad(set_to_none=True)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phcc_model.schedule import rate_factor, step_position
+from phcc_model.schedule import climb, rate_factor, step_position
 
 shares = st.floats(0.0, 1.0)
 
@@ -60,3 +62,25 @@ def test_a_point_outside_the_training_is_refused(round_index: int, step: int) ->
 def test_a_share_outside_zero_and_one_is_refused(position: float, warmup: float) -> None:
     with pytest.raises(ValueError, match="must lie in"):
         rate_factor(position, warmup)
+
+
+@given(steps=st.integers(1, 60), share=shares)
+def test_the_rate_climbs_within_a_round_and_stays(steps: int, share: float) -> None:
+    factors = [climb(step, steps, share) for step in range(steps)]
+    assert factors == sorted(factors)
+    assert factors[0] > 0.0
+    assert factors[-1] <= 1.0
+    whole = sum(factor == 1.0 for factor in factors)
+    assert whole >= math.floor((1.0 - share) * steps)
+    if share == 0.0:
+        assert whole == steps
+
+
+def test_half_of_a_round_of_four_steps() -> None:
+    assert [climb(step, 4, 0.5) for step in range(4)] == [0.25, 0.75, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("step", "share"), [(-1, 0.1), (4, 0.1), (0, -0.1), (0, 1.1)])
+def test_a_point_outside_a_round_is_refused(step: int, share: float) -> None:
+    with pytest.raises(ValueError, match="no such point"):
+        climb(step, 4, share)
