@@ -43,6 +43,8 @@ def outcome_of(data: DataSettings) -> Outcome:
     source = "phantom" if data.source in _READERS_OF_MRI else data.source
     known = _KNOWN.get((source, data.label))
     images = "a MedMNIST file" if data.source == "medmnist" else "multi-phase MRI"
+    if data.source == "nifti-csv" and data.phases == ("image",):
+        images = "one image of each case"
     if known is None:
         known = Outcome(event=f"{data.label} is 1", subject="what this study labels", images=images)
     if data.outcome:

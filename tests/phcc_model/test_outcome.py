@@ -32,6 +32,9 @@ def test_another_label_is_never_called_a_carcinoma() -> None:
     said = outcome_of(DataSettings(label="mvi", outcome="a carcinoma invades microvessels"))
     assert said.event == "a carcinoma invades microvessels"
     assert outcome_of(DataSettings(source="medmnist", label="nodule")).images == "a MedMNIST file"
+    hippocampus = outcome_of(load_study(find_study("hippocampus")).data)
+    assert hippocampus.event == "a hippocampus is larger than the training volumes' median"
+    assert hippocampus.images == "one image of each case"
 
 
 def test_the_digest_changes_only_where_it_is_said() -> None:

@@ -11,7 +11,7 @@ from phcc_model.study_file import load_study
 from phcc_simulation.places import default_out
 
 
-@pytest.mark.parametrize("name", ["demo", "adrenal", "hospital"])
+@pytest.mark.parametrize("name", ["demo", "adrenal", "hippocampus", "hospital"])
 def test_a_shipped_study_is_found_by_its_name_and_is_valid(name: str) -> None:
     path = find_study(name)
     assert path.name == f"{name}.yaml"
@@ -28,7 +28,7 @@ def test_a_home_is_written_out() -> None:
 
 
 def test_a_study_that_is_neither_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match=r"dmo: is neither .*one of adrenal, arms, demo, hospital, study"):
+    with pytest.raises(ConfigError, match=r"dmo: is neither .*one of adrenal, arms, demo, hippocampus, hospital, study"):
         find_study("dmo")
 
 

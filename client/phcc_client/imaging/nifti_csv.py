@@ -10,6 +10,7 @@
   y_max, z_min, z_max`` in voxels of the first phase as stored, the maximum not included, and for a phase
   whose box differs ``arterial.x_min`` and so on; with neither, the whole image is the lesion and its middle
   is cropped;
+- ``given_split``, optional, ``train`` or ``test`` in every row: a split that comes with the data;
 - ``lesion_phase``, optional: the phase on which the mask or the box was drawn, where it is not the first;
 - ``fitted``, optional: 1 where the images are crops without any spacing, each stretched over the whole crop.
 
@@ -22,7 +23,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from phcc_client.imaging.case import Box, PhaseImage, RawCase, Reading, Rejection, Remark
+from phcc_client.imaging.case import Box, GivenSplit, PhaseImage, RawCase, Reading, Rejection, Remark
 from phcc_client.imaging.paths import folder_of, inside
 from phcc_client.imaging.phases import recognise
 from phcc_client.imaging.tables import AFP_COLUMN, Table, parse_afp, parse_label, read_table
@@ -32,8 +33,11 @@ from phcc_model.errors import CaseError, DatasetError
 TABLE = "cases.csv"
 _CORNERS = ("z_min", "y_min", "x_min", "z_max", "y_max", "x_max")
 _NOT_PHASES = frozenset(
-    {"case", "patient", "centre", "scanner", "mask", "lesion_phase", "fitted", AFP_COLUMN, *_CORNERS}
+    {"case", "patient", "centre", "scanner", "mask", "lesion_phase", "fitted", "given_split"}
+    | {AFP_COLUMN, *_CORNERS}
 )
+_SPLITS: dict[str, GivenSplit | None] = {"": None, "train": "train", "test": "validation"}
+"""What a data set itself holds out is what a study tests on, whatever the data set calls it."""
 
 
 def read_nifti_csv(path: Path, settings: DataSettings) -> Reading:
@@ -66,7 +70,7 @@ def read_nifti_csv(path: Path, settings: DataSettings) -> Reading:
             mask = inside(folder, row["mask"]) if row.get("mask") else None
             centre, scanner = row.get("centre") or None, row.get("scanner") or None
             found = RawCase(
-                case, patient, images, centre, scanner, label, afp, mask, lesion_phase=drawn_on
+                case, patient, images, centre, scanner, label, afp, mask, _given(row), drawn_on
             )  # fmt: skip
         except CaseError as error:
             rejections.append(Rejection.of(error, case=case, patient=patient))
@@ -75,6 +79,14 @@ def read_nifti_csv(path: Path, settings: DataSettings) -> Reading:
             remarks.append(Remark(case, remark))
         cases.append(found)
     return Reading(tuple(cases), tuple(rejections), tuple(remarks))
+
+
+def _given(row: Mapping[str, str]) -> GivenSplit | None:
+    """The side on which the table puts the row's patient; None where it does not say."""
+    name = row.get("given_split", "").lower()
+    if name not in _SPLITS:
+        raise CaseError(f"its given_split is {name!r}", remedy="Write train or test, or nothing in any row")
+    return _SPLITS[name]
 
 
 def _phase_columns(table: Table, label: str) -> dict[Phase, str]:

@@ -35,3 +35,22 @@ def register(app: typer.Typer) -> None:
 
         folders = [folder.expanduser().resolve() for folder in data]
         run_rats(folders, out.expanduser().resolve(), whole_numbers(seeds), centre or [])
+
+    @app.command("hippocampus-cases")
+    def hippocampus_command(
+        data: Annotated[
+            Path, typer.Argument(help="Folder of the Decathlon's hippocampi: images and labels.")
+        ],
+        out: Annotated[Path, typer.Option("--out", help="Folder to write images and cases.csv to.")],
+        test: Annotated[
+            float, typer.Option("--test", min=0.05, max=0.9, help="Share of each centre that is held out.")
+        ] = 0.33,
+        seed: Annotated[int, typer.Option("--seed", min=0, help="Of who is held out.")] = 0,
+    ) -> None:
+        """Hippocampi as a data set for configs/hippocampus.yaml: centres by intensity scale, large or small.
+
+        Example: phcc-simulate hippocampus-cases ../shared/data/msd_hippocampus --out data/hippocampus
+        """
+        from phcc_simulation.real.hippocampus_command import write_hippocampus
+
+        write_hippocampus(data.expanduser().resolve(), out.expanduser().resolve(), test, seed)

@@ -56,6 +56,14 @@ def test_a_table_of_cases(tmp_path: Path) -> None:
     assert reading.rejections == ()
 
 
+def test_a_split_that_comes_with_the_data(tmp_path: Path) -> None:
+    rows = "a,p,0,a.nii,train\nb,q,1,b.nii,Test\nc,r,1,c.nii,\nd,s,1,d.nii,fold-1\n"
+    folder = table(tmp_path / "data", f"case,patient,proliferative,arterial,given_split\n{rows}")
+    reading = read_nifti_csv(folder, STUDY)
+    assert [case.given_split for case in reading.cases] == ["train", "validation", None]
+    assert "its given_split is 'fold-1'" in reading.rejections[0].reason
+
+
 @pytest.mark.parametrize(
     ("row", "what"),
     [
