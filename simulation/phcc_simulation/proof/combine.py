@@ -6,11 +6,22 @@ import importlib.metadata
 from collections.abc import Sequence
 
 from phcc_model.contract import keys
-from phcc_server.report.schema import EXTERNAL, TEST_SPLITS, TRAIN
+from phcc_server.report.schema import EXTERNAL, INTERNAL, TEST_SPLITS, TRAIN
 from phcc_simulation.proof.claims import FULL, claims_of
-from phcc_simulation.proof.figures import BOOTSTRAP, REPLICATES, Draws, auc_over, delta_over
+from phcc_simulation.proof.figures import (
+    BOOTSTRAP,
+    CROSSED,
+    REPLICATES,
+    Draws,
+    auc_over,
+    delta_over,
+    shares_patients,
+)
 from phcc_simulation.proof.runs import SeedRun
 from phcc_simulation.proof.schema import ArmFigure, Combined, DifferenceFigure, SeedFacts
+
+TEST_OF = {"medmnist": "the validation part that comes with the data; its test part was not read"}
+"""What the internal test is, where the data say it themselves."""
 
 
 def combine(
@@ -30,7 +41,10 @@ def combine(
         DataError: a case has two labels.
     """
     first = runs[0]
-    draws = Draws(replicates, first.study.evaluation.confidence)
+    facts = tuple(_facts(run) for run in runs)
+    drawn = {one.phantom_seed for one in facts}
+    same_patients = len(runs) > 1 and drawn in ({None}, {first.study.data.phantom.seed})
+    draws = Draws(replicates, first.study.evaluation.confidence, same_patients)
     arms = tuple(dict.fromkeys(arm for run in runs for arm in run.arms))
     areas, differences = [], []
     for arm in arms:
@@ -43,16 +57,18 @@ def combine(
                 DifferenceFigure(a=FULL, b=arm, split=split, delta=delta_over(runs, FULL, arm, split, draws))
                 for split in TEST_SPLITS
             ]
-    facts = tuple(_facts(run) for run in runs)
-    drawn = {one.phantom_seed for one in facts}
+    split = EXTERNAL if any(run.of(arm, EXTERNAL) for run in runs for arm in run.arms) else INTERNAL
+    same_test = same_patients and shares_patients(runs, split)
     found = Combined(
         study=first.study.name,
         synthetic=any(run.summary.data.synthetic for run in runs),
         same_patients=len(runs) > 1 and (None in drawn or len(drawn) < len(runs)),
+        same_test=same_test,
+        test=TEST_OF.get(first.study.data.source, "") if split == INTERNAL else "",
         confidence=draws.confidence,
         replicates=replicates,
-        bootstrap=BOOTSTRAP,
-        split=EXTERNAL,
+        bootstrap=CROSSED if same_test else BOOTSTRAP,
+        split=split,
         seeds=facts,
         arms=tuple(areas),
         differences=tuple(differences),

@@ -20,6 +20,7 @@ from phcc_model.study_file import load_study
 from phcc_server.report.again import read_summary
 from phcc_simulation.proof.children import SeedPlan, run_side_by_side
 from phcc_simulation.proof.combine import combine
+from phcc_simulation.proof.configuration import configuration
 from phcc_simulation.proof.drawing import Drawing, differences, forest, labels
 from phcc_simulation.proof.drawing_rounds import curves, monitors
 from phcc_simulation.proof.figures import REPLICATES
@@ -101,7 +102,7 @@ def combine_seeds(out: Path, replicates: int = REPLICATES) -> Combined:
     for one in pictures:
         _write_picture(out, one)
     shown = [(f"{one.picture.name}.svg", one.picture.title, one.picture.caption) for one in pictures]
-    write_atomically(out / COMBINED_TEXT, markdown(found, shown))
+    write_atomically(out / COMBINED_TEXT, markdown(found, shown, configuration(runs[0].study, found)))
     write_atomically(out / COMBINED, found.model_dump_json(indent=2) + "\n")
     console.print(Text(f"\n{title(found)}", style="bold"))
     for number, text in enumerate(headlines(found), 1):

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 
 from phcc_server.report.canvas import QUIET, Picture, canvas, colour, marker
-from phcc_server.report.schema import EXTERNAL, INTERNAL, TEST_SPLITS
 from phcc_server.report.wording import split_title
 from phcc_simulation.proof.claims import CEILING, FULL
 from phcc_simulation.proof.schema import Combined, Figure
@@ -52,11 +51,11 @@ def above(sheet: Sheet, name: str) -> None:
 
 def forest(found: Combined) -> Drawing:
     """Every arm's mean AUC with its interval, internal and external side by side."""
-    rows = {arm: tuple(found.auc(arm, split) for split in TEST_SPLITS) for arm in found.names}
+    rows = {arm: tuple(found.auc(arm, split) for split in found.tests) for arm in found.names}
     name = heading("AUC by arm", found)
     with canvas(height=1.1 + 0.3 * len(rows)) as sheet:
         axes = sheet.panels[0]
-        _pairs(axes, rows, undefined=0.5)
+        _pairs(axes, rows, found.tests, undefined=0.5)
         axes.axvline(0.5, color=QUIET, linewidth=0.9, linestyle=(0, (2, 2)))
         caption = (
             f"Mean over seeds; bars are {100 * found.confidence:.0f} % intervals over seeds and patients."
@@ -75,16 +74,16 @@ def forest(found: Combined) -> Drawing:
 def differences(found: Combined) -> Drawing | None:
     """What `full` is better by than each other arm; None without such an arm."""
     rows = {
-        arm: tuple(found.delta(FULL, arm, split) for split in TEST_SPLITS)
+        arm: tuple(found.delta(FULL, arm, split) for split in found.tests)
         for arm in found.names
-        if found.delta(FULL, arm, EXTERNAL) is not None
+        if found.delta(FULL, arm, found.split) is not None
     }
     if not rows:
         return None
     name = heading(f"{FULL} less each arm", found)
     with canvas(height=1.1 + 0.3 * len(rows)) as sheet:
         axes = sheet.panels[0]
-        _pairs(axes, rows, undefined=0.0)
+        _pairs(axes, rows, found.tests, undefined=0.0)
         axes.axvline(0.0, color="#444444", linewidth=1.0)
         axes.set_xlabel("difference of AUC")
         above(sheet.figure, name)
@@ -108,8 +107,8 @@ def labels(found: Combined, whole: float) -> Drawing | None:
         return None
     name = heading("AUC by labels used", found)
     shares = sorted({share for arms in curves.values() for share in arms})
-    with canvas(rows=2, height=5.2) as sheet:
-        for axes, split in zip(sheet.panels, TEST_SPLITS, strict=True):
+    with canvas(rows=len(found.tests), height=1.0 + 2.1 * len(found.tests)) as sheet:
+        for axes, split in zip(sheet.panels, found.tests, strict=True):
             for index, (base, arms) in enumerate(curves.items()):
                 _curve(axes, index, base, {share: found.auc(arm, split) for share, arm in arms.items()})
             if (best := found.best_possible_auc.get(CEILING)) is not None:
@@ -129,17 +128,19 @@ def labels(found: Combined, whole: float) -> Drawing | None:
         return finish(sheet.figure, sheet.picture("labels", name, caption))
 
 
-def _pairs(axes: Axes, rows: dict[str, tuple[Figure | None, ...]], undefined: float) -> None:
+def _pairs(
+    axes: Axes, rows: dict[str, tuple[Figure | None, ...]], splits: Sequence[str], undefined: float
+) -> None:
     """One row an arm, with a mark for each split."""
     for at, figures in enumerate(rows.values()):
         for index, one in enumerate(figures):
-            place = at + _APART * (2 * index - 1)
+            place = at + _APART * (2 * index - len(splits) + 1)
             if one is None or one.value is None or one.ci is None:
                 axes.text(undefined, place, " not defined", color=QUIET, fontsize=7, va="center")
                 continue
             axes.plot(one.ci, [place, place], linewidth=2.0, color=colour(index), solid_capstyle="butt")
             axes.plot([one.value], [place], marker=marker(index), markersize=5, color=colour(index))
-    for index, split in enumerate((INTERNAL, EXTERNAL)):
+    for index, split in enumerate(splits):
         axes.plot([], [], color=colour(index), marker=marker(index), label=split_title(split))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), list(rows))

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from phcc_server.report.schema import Limits, Part
+from phcc_server.report.schema import EXTERNAL, TEST_SPLITS, Limits, Part
 
 FORMAT = 1
 """Raised when a key changes its name or meaning."""
@@ -110,7 +110,9 @@ class Combined(Part):
 
     Attributes:
         same_patients: whether seeds share patients: then these are taken for different ones, and intervals are
-            too narrow.
+            too narrow, but for figures of a split whose patients are the same in every seed.
+        same_test: whether the patients of `split` are; they are then drawn once for all seeds.
+        test: what the internal test is, where the data themselves say it.
         split: the patients on which claims are judged.
         bootstrap: how intervals were made, in words.
         best_possible_auc: of synthetic data, by what a score may see.
@@ -122,6 +124,8 @@ class Combined(Part):
     study: str
     synthetic: bool
     same_patients: bool = False
+    same_test: bool = False
+    test: str = ""
     confidence: float
     replicates: int
     bootstrap: str
@@ -133,6 +137,11 @@ class Combined(Part):
     best_possible_auc: dict[str, float] = Field({})
     left_out: tuple[str, ...] = ()
     combined_with: dict[str, str] = Field({})
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The test splits that there are: without an external centre the internal one alone."""
+        return TEST_SPLITS if self.split == EXTERNAL else (self.split,)
 
     def auc(self, arm: str, split: str) -> Figure | None:
         """The figure of an arm in a split; None where it was not run."""

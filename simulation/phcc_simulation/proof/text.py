@@ -26,8 +26,13 @@ def headlines(found: Combined) -> list[str]:
     synthetic = "Synthetic data: no figure here says anything about patients. " if found.synthetic else ""
     seeds = ", ".join(str(one.seed) for one in found.seeds)
     left = f"; not finished and left out: {', '.join(found.left_out)}" if found.left_out else ""
-    what = "another split of the same patients" if found.same_patients else "other patients"
+    what = "other patients"
+    if found.same_test:
+        what = "another share of the same training patients to centres"
+    elif found.same_patients:
+        what = "another split of the same patients"
     lines = [f"{synthetic}Seeds {seeds}; a seed stands for {what} and other first weights{left}."]
+    lines += [f"The internal test is {found.test}."] if found.test else []
     lines += _of_full(found)
     lines += [text for other in _rivals(found) if (text := _against(found, other)) is not None]
     lines.append(_verdicts(found.claims))
@@ -42,19 +47,22 @@ def method(found: Combined) -> str:
         "arms are compared on the same patients of the same seeds, and nothing is corrected for the number of "
         "comparisons."
     )
-    if found.same_patients:
+    if found.same_test:
+        text += f" Every seed is judged on the same patients of the {split_title(found.split)}."
+    elif found.same_patients:
         text += " The seeds share patients, who are taken for different ones: the intervals are too narrow."
     if len(found.seeds) == 1:
         text += " With one seed only its patients vary: the interval says nothing about seeds."
     return text
 
 
-def markdown(found: Combined, captions: Sequence[tuple[str, str, str]]) -> str:
+def markdown(found: Combined, captions: Sequence[tuple[str, str, str]], configuration: str = "") -> str:
     """The whole page.
 
     Args:
         found: the figures.
         captions: of each picture: its file, title and caption.
+        configuration: what was run, as Markdown; empty: nothing is said of it.
     """
     parts = [
         f"# {plain(title(found))}",
@@ -66,6 +74,7 @@ def markdown(found: Combined, captions: Sequence[tuple[str, str, str]]) -> str:
         parts += [f"## {FULL} less each arm{_kind(found)}", "\n".join(_differences(found))]
     for file, name, caption in captions:
         parts += [f"## {plain(name)}", f"![{plain(name)}]({file})", plain(caption)]
+    parts += ["## Configuration", configuration] if configuration else []
     parts += ["## Seeds", "\n".join(_seeds(found))]
     versions = ", ".join(f"{name} {version}" for name, version in found.combined_with.items())
     parts.append(f"Combined with {versions}. Every number stands in `combined.json`.")
@@ -77,7 +86,8 @@ def _of_full(found: Combined) -> Iterator[str]:
     if outside is None or inside is None:
         yield f"The arm {FULL} was not run: arms stand in the table, and no claim can be judged."
         return
-    yield f"{FULL}: mean AUC {_estimate(outside)} external, {_estimate(inside)} internal."
+    told = {EXTERNAL: f"{_estimate(outside)} external", INTERNAL: f"{_estimate(inside)} internal"}
+    yield f"{FULL}: mean AUC {', '.join(told[split] for split in reversed(found.tests))}."
     best = found.best_possible_auc.get(CEILING)
     if best is not None and outside.value is not None:
         share = 100 * outside.value / best
@@ -97,7 +107,8 @@ def _against(found: Combined, other: str) -> str | None:
     outside, inside = found.delta(FULL, other, EXTERNAL), found.delta(FULL, other, INTERNAL)
     if outside is None or inside is None:
         return None
-    return f"{FULL} − {other}: {_delta(outside)} external, {_delta(inside)} internal."
+    told = {EXTERNAL: f"{_delta(outside)} external", INTERNAL: f"{_delta(inside)} internal"}
+    return f"{FULL} − {other}: {', '.join(told[split] for split in reversed(found.tests))}."
 
 
 def _verdicts(claims: Sequence[Claim]) -> str:
@@ -151,26 +162,27 @@ def found_in_words(claim: Claim) -> str:
 
 
 def _areas(found: Combined) -> Iterator[str]:
-    yield line(["arm", "internal", "external", "sd over seeds, external", "seeds"])
-    yield "| --- | ---: | ---: | ---: | ---: |"
+    yield line(["arm", *found.tests, f"sd over seeds, {found.split}", "seeds"])
+    yield f"| --- |{' ---: |' * (len(found.tests) + 2)}"
     for arm in found.names:
-        inside, outside = found.auc(arm, INTERNAL), found.auc(arm, EXTERNAL)
-        assert inside is not None
-        assert outside is not None
-        cells = [_estimate(inside), _estimate(outside), figure(outside.sd, 3), str(len(outside.seeds))]
+        areas = {split: area for split in found.tests if (area := found.auc(arm, split)) is not None}
+        judged = areas[found.split]
+        cells = [*map(_estimate, areas.values()), figure(judged.sd, 3), str(len(judged.seeds))]
         yield line([plain(cell) for cell in (arm, *cells)])
     for what, best in found.best_possible_auc.items():
-        yield line([f"best possible, {plain(what)}", f"{best:.3f}", f"{best:.3f}", "", ""])
+        yield line([f"best possible, {plain(what)}", *[f"{best:.3f}"] * len(found.tests), "", ""])
 
 
 def _differences(found: Combined) -> Iterator[str]:
-    yield line([f"{FULL} less", "internal", "external", "external, every seed"])
-    yield "| --- | ---: | ---: | --- |"
+    yield line([f"{FULL} less", *found.tests, f"{found.split}, every seed"])
+    yield f"| --- |{' ---: |' * len(found.tests)} --- |"
     for arm in found.names:
-        inside, outside = found.delta(FULL, arm, INTERNAL), found.delta(FULL, arm, EXTERNAL)
-        if inside is not None and outside is not None:
-            each = ", ".join(signed(one, 3) for one in outside.each) or DASH
-            yield line([plain(cell) for cell in (arm, _delta(inside), _delta(outside), each)])
+        deltas = {
+            split: delta for split in found.tests if (delta := found.delta(FULL, arm, split)) is not None
+        }
+        if deltas:
+            each = ", ".join(signed(one, 3) for one in deltas[found.split].each) or DASH
+            yield line([plain(cell) for cell in (arm, *map(_delta, deltas.values()), each)])
 
 
 def _seeds(found: Combined) -> Iterator[str]:

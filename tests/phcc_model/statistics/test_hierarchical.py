@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,6 +75,35 @@ def test_an_arm_differs_from_itself_by_nothing(seed: int, runs: int) -> None:
     assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
     single = over_runs([run(seed)], generator=np.random.default_rng(0), replicates=50)
     assert single.each == (auc(*_parts(run(seed))),)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 1000), order=st.randoms())
+def test_runs_on_the_same_patients_that_score_alike_vary_as_one_run_does(
+    seed: int, order: random.Random
+) -> None:
+    """Nothing is gained by scoring the same patients five times, in whatever order they stand."""
+    one = run(seed, 60)
+    label, score = _parts(one), np.asarray(one.score_n)
+    names = [f"p{i:03d}" for i in range(60)]
+    runs = []
+    for _ in range(5):
+        at = list(range(60))
+        order.shuffle(at)
+        runs.append(RunScores(label[0][at], score[at], patient_n=[names[i] for i in at]))
+    kept = {"replicates": 200, "same_patients": True}
+    many = over_runs(runs, generator=np.random.default_rng(1), **kept)
+    single = over_runs(runs[:1], generator=np.random.default_rng(1), **kept)
+    assert (many.low, many.high) == pytest.approx((single.low, single.high), abs=1e-12)
+    nested = over_runs(runs, generator=np.random.default_rng(1), replicates=200)
+    assert nested.high - nested.low < 0.75 * (many.high - many.low)
+
+
+def test_the_same_patients_must_be_the_same() -> None:
+    one = run(0, 40)
+    other = RunScores(1 - np.asarray(one.label_n), one.score_n)
+    with pytest.raises(DataError, match="not judged on the same patients"):
+        over_runs([one, other], generator=np.random.default_rng(0), same_patients=True)
 
 
 def test_what_is_not_defined_is_refused() -> None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_seeds import STRENGTH, made_rounds, made_study, make_seed
+from made_seeds import STRENGTH, made_rounds, made_scores, made_study, make_seed
 
 from phcc_model.errors import ConfigError, StorageError
+from phcc_model.shipped import find_study
 from phcc_model.statistics import auc
-from phcc_server.report.scores import read_scores
+from phcc_model.study_file import dump_study, load_study
+from phcc_server.report.scores import read_scores, scores_csv
+from phcc_server.report.summary import build_summary
 from phcc_simulation.cli import main
 from phcc_simulation.proof.claims import claims_of
 from phcc_simulation.proof.combine import combine
 from phcc_simulation.proof.commands import combine_seeds
+from phcc_simulation.proof.configuration import configuration
 from phcc_simulation.proof.monitors import rounds_of, weighting_of
 from phcc_simulation.proof.runs import read_run, read_runs
 from phcc_simulation.proof.schema import (
@@ -76,7 +81,7 @@ def test_all_files_are_written_and_say_that_data_are_synthetic(made: Path) -> No
         assert files[f"{name}.png"].startswith(b"\x89PNG")
     text = files["combined.md"].decode()
     headings = [line for line in text.splitlines() if line.startswith("#")]
-    assert all("synthetic" in line for line in headings if line != "## Seeds")
+    assert all("synthetic" in line for line in headings if line not in ("## Configuration", "## Seeds"))
     assert len(re.findall(r"^\d+\. ", text, re.MULTILINE)) <= 10
     assert "two-stage bootstrap" in text
     assert "200 replicates" in text
@@ -259,8 +264,52 @@ def test_seeds_that_share_patients_are_said_to(tmp_path: Path) -> None:
         make_seed(tmp_path / f"seed-{seed}", seed, {"full": 1.0}, ["data.phantom.seed=4"])
     found, text = judged(tmp_path)
     assert found.same_patients
+    assert found.same_test
+    assert "Every seed is judged on the same patients of the external test" in text
+    assert "once for all of them" in text
+    other = tmp_path / "other"
+    for seed in SEEDS:
+        make_seed(other / f"seed-{seed}", seed, {"full": 1.0}, [f"data.phantom.seed={min(seed, 1)}"])
+    found, text = judged(other)
+    assert (found.same_patients, found.same_test) == (True, False)  # two of three
     assert "another split of the same patients" in text
     assert "the intervals are too narrow" in text
+
+
+def test_without_an_external_centre_the_internal_test_judges(tmp_path: Path) -> None:
+    """Real data whose test comes with them, shared out to other virtual centres by each seed."""
+    for seed in SEEDS:
+        rows = [
+            replace(row, patient=f"{row.centre}-{row.patient}", case=f"{row.centre}-{row.case}")
+            for row in made_scores(seed, {"full": 2.0, "pooled": 2.0})
+            if row.split != "external"
+        ]
+        dealt = [replace(row, centre=f"virtual-{1 + (int(row.case[-3:]) + seed) % 3}") for row in rows]
+        study = load_study(find_study("adrenal"), [f"seed={seed}", "data.path=/deep/file.npz"])
+        data = {"synthetic": False, "source": "medmnist", "patients": 140, "split": []}
+        summary = build_summary(dealt, study=study.name, data=data, bootstrap=0)
+        folder = tmp_path / f"seed-{seed}"
+        folder.mkdir()
+        (folder / "study.yaml").write_text(dump_study(study))
+        (folder / "scores.csv").write_text(scores_csv(dealt))
+        (folder / "summary.json").write_text(summary.model_dump_json())
+    runs, left_out = read_runs(tmp_path)
+    found = combine(runs, left_out, replicates=100)
+    assert (found.split, found.same_test, found.tests) == ("internal", True, ("internal",))
+    assert {claim.claim: claim.verdict for claim in found.claims}["full − pooled"] not in (
+        NOT_RUN,
+        NOT_DEFINED,
+    )
+    text = markdown(found, [], configuration(runs[0].study, found))
+    assert "The internal test is the validation part that comes with the data; its test part was not" in text
+    assert "## Claims, internal test" in text
+    assert "external" not in text
+    assert "another share of the same training patients to centres" in text
+    assert (
+        "phcc-simulate seeds adrenal --set data.path=file.npz --seeds 0,1,2 --arm full --arm pooled" in text
+    )
+    assert "source: medmnist" in text
+    assert "/deep" not in text
 
 
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
