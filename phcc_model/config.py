@@ -10,7 +10,12 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from phcc_model.federation import FederationSettings as FederationSettings
 from phcc_model.section import Fraction as Fraction
@@ -51,6 +56,23 @@ class PhantomSettings(Section):
     size_effect: float = 0.30
     mimic_probability: Fraction = 0.25
     noise_scale: Positive = 1.0
+    scanners: Literal["first", "second"] = Field(
+        "first", description="second: the scanners of the phantom that judges; at most four training centres"
+    )
+
+    @model_validator(mode="after")
+    def _second_has_four(self) -> PhantomSettings:
+        if self.scanners == "second" and self.training_centres > 4:
+            raise ValueError("scanners second has 4 training centres, set training_centres to 4 or fewer")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _first_is_unsaid(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The key was added later: unsaid, it changes neither a study's name nor a phantom's files."""
+        values: dict[str, Any] = plain(self)
+        if values.get("scanners") == "first":
+            values.pop("scanners")
+        return values
 
 
 class CropSettings(Section):

@@ -24,12 +24,13 @@ from phcc_model.config import CropSettings, PhantomSettings, Phase
 from phcc_model.errors import DatasetError
 from phcc_model.seeds import derive_seed
 
+from .centres import external_centre, training_centres
 from .crops import PatientCrop, arterial_portal_ratio, crop_patient, network_input
 from .layout import Task
 from .oracle import best_possible_auc
 from .patient import PHANTOM_PHASES, PhantomPatient, make_patient, patient_signs, present_phases
 from .pool import map_ordered
-from .scanner import EXTERNAL_CENTRE, TRAINING_CENTRES, ScannerProfile
+from .scanner import ScannerProfile
 from .signs import SIGNS
 from .signs_net import SignsNet, predict_signs, train_signs_net
 
@@ -121,9 +122,8 @@ def check_visibility(
     Raises:
         DatasetError: a sign never occurs or always does, so that nothing can be scored.
     """
-    centres = TRAINING_CENTRES[: settings.training_centres]
-    tasks = _complete_cases(settings, centres, cases + test_cases)
-    tasks += _complete_cases(settings, (EXTERNAL_CENTRE,), external_cases)
+    tasks = _complete_cases(settings, training_centres(settings), cases + test_cases)
+    tasks += _complete_cases(settings, (external_centre(settings),), external_cases)
     drawn = _render(settings, tasks, crop or CropSettings(), jobs, progress)
     train, test = drawn.part(0, cases), drawn.part(cases, cases + test_cases)
     rows = _rows(train, test, drawn.part(cases + test_cases), epochs, settings.seed, progress)
@@ -196,7 +196,7 @@ def region_visibility(settings: PhantomSettings, cases: int, jobs: int = 1) -> d
     Returns:
         For all phases and for each single phase, the AUC of each target.
     """
-    tasks = _complete_cases(settings, TRAINING_CENTRES[: settings.training_centres], cases)
+    tasks = _complete_cases(settings, training_centres(settings), cases)
     features = np.stack(list(map_ordered(partial(_regions_of, settings), tasks, jobs)))
     target = _targets(settings, tasks)
     result = {}

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 Field = Literal["1.5 T", "3 T"]
 Tissue = Literal["liver", "blood", "lesion", "fibrosis", "necrosis", "capsule"]
-AgentName = Literal["gadopentetate", "gadoterate", "gadoteridol", "gadobutrol", "gadoxetate"]
+AgentName = Literal[
+    "gadopentetate",
+    "gadoterate",
+    "gadoteridol",
+    "gadobutrol",
+    "gadoxetate",
+    "gadobenate",
+    "gadodiamide",
+    "gadoversetamide",
+]
 
 RELAXIVITY: dict[AgentName, dict[Field, float]] = {
     "gadopentetate": {"1.5 T": 4.1, "3 T": 3.7},
@@ -17,6 +26,9 @@ RELAXIVITY: dict[AgentName, dict[Field, float]] = {
     "gadoteridol": {"1.5 T": 4.1, "3 T": 3.7},
     "gadobutrol": {"1.5 T": 5.2, "3 T": 5.0},
     "gadoxetate": {"1.5 T": 6.9, "3 T": 6.2},
+    "gadobenate": {"1.5 T": 6.3, "3 T": 5.5},
+    "gadodiamide": {"1.5 T": 4.3, "3 T": 4.0},
+    "gadoversetamide": {"1.5 T": 4.7, "3 T": 4.5},
 }
 """r1 in L/(mmol s), plasma at 37 C: Rohrer et al., Invest Radiol 2005;40:715 [F]."""
 

@@ -1,5 +1,7 @@
 """Six training centres and an external one: how each acquires, and what its scanner does to an image.
 
+These are the scanners of the first phantom; those of the second stand in `second`, and `centres` chooses.
+
 A profile is fixed data; what varies from patient to patient of one centre is drawn when a patient is made.
 """
 
@@ -11,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from phcc_model.config import PhantomSettings
-from phcc_model.errors import ConfigError
-
 from .fields import Axes, RandomField
 from .relaxation import RELAXIVITY, AgentName, Field
 
 Zyx = tuple[float, float, float]
 
 _LIVER_LEVEL = 120.0  # scanner units of native liver at unit gain: the noise then spans a few grey levels
-_GAIN_LOG_SD = 0.40  # receive gain between patients [R]
 _BIAS_STEP_MM = (30.0, 45.0, 45.0)  # a surface coil's sensitivity varies over centimetres
 _INT16_MAX = 32767.0
 
@@ -46,6 +44,12 @@ class ScannerProfile:
         log_odds_shift: of the prevalence of proliferative lesions.
         share: relative number of patients among the training centres.
         dose_mmol_kg: of the agent.
+        injection_s: longer than Parker's bolus at 3 mL/s; 8 s: the same volume at 1 to 1.5 mL/s.
+        arterial_lag_s: centre of the arterial acquisition, seconds after the bolus reached the liver.
+        arterial_lag_sd_s: of the same, between patients; triggering by the bolus is the more exact, the less.
+        portal_sd_s: of the portal venous acquisition's time.
+        delayed_sd_s: of the delayed acquisition's time.
+        gain_log_sd: of the log of the receive gain, between patients [R].
     """
 
     centre: str
@@ -64,6 +68,12 @@ class ScannerProfile:
     log_odds_shift: float
     share: float
     dose_mmol_kg: float = 0.1
+    injection_s: float = 8.0
+    arterial_lag_s: float = 16.0
+    arterial_lag_sd_s: float = 2.0
+    portal_sd_s: float = 4.0
+    delayed_sd_s: float = 10.0
+    gain_log_sd: float = 0.40
 
     @property
     def relaxivity(self) -> float:
@@ -128,32 +138,6 @@ EXTERNAL_CENTRE = ScannerProfile(
 """A centre that no training centre resembles: another scanner, agent, flip angle, timing, grid and noise."""
 
 
-def centres_of(settings: PhantomSettings) -> tuple[tuple[ScannerProfile, int], ...]:
-    """The centres of a phantom with their numbers of patients, the external one last (if it has any).
-
-    Patients are dealt by the centres' shares (largest remainder), at least one to each.
-
-    Raises:
-        ConfigError: there are fewer patients than training centres.
-    """
-    chosen = TRAINING_CENTRES[: settings.training_centres]
-    if settings.patients < len(chosen):
-        raise ConfigError(
-            f"{settings.patients} patients cannot be dealt to {len(chosen)} training centres",
-            where="data.phantom.patients",
-            remedy="Ask for at least one patient per training centre",
-        )
-    spare = settings.patients - len(chosen)
-    exact = np.array([profile.share for profile in chosen]) * spare / sum(profile.share for profile in chosen)
-    count = np.floor(exact).astype(int)
-    largest = np.argsort(-(exact - count), kind="stable")[: spare - int(count.sum())]
-    count[largest] += 1
-    dealt = [(profile, int(n) + 1) for profile, n in zip(chosen, count, strict=True)]
-    if settings.external_patients:
-        dealt.append((EXTERNAL_CENTRE, settings.external_patients))
-    return tuple(dealt)
-
-
 @dataclass(frozen=True)
 class Receiver:
     """What one examination does to each image of a patient: receive field and gain, alike in all phases."""
@@ -165,7 +149,7 @@ class Receiver:
     def draw(cls, profile: ScannerProfile, rng: np.random.Generator) -> Receiver:
         """Draw the receive field on the profile's grid, and the gain."""
         smooth = RandomField.draw(rng, profile.half_extent_mm, _BIAS_STEP_MM).at(profile.axes)
-        gain = _LIVER_LEVEL * float(np.exp(rng.normal(0.0, _GAIN_LOG_SD)))
+        gain = _LIVER_LEVEL * float(np.exp(rng.normal(0.0, profile.gain_log_sd)))
         return cls(np.exp(profile.bias * smooth, dtype=np.float32), gain)
 
 

@@ -30,12 +30,9 @@ Compartment = Literal["liver", "vessel", "lesion", "rim", "inner", "fibrosis", "
 COMPARTMENTS: tuple[Compartment, ...] = get_args(Compartment)
 
 # --- circulation
-INJECTION_S = 8.0  # longer than Parker's bolus at 3 mL/s: the same volume at 1 to 1.5 mL/s
 HEPATIC_DELAY_S = 4.0  # aorta to the liver's arteries
 PORTAL_DELAY_S = 14.0  # aorta to the portal vein
 _ARRIVAL_S, _ARRIVAL_SD = 17.0, 1.5  # bolus in the liver's arteries
-_ARTERIAL_LAG_S, _ARTERIAL_LAG_SD = 16.0, 2.0  # from there to the arterial phase, bolus-triggered
-_PORTAL_SD, _DELAYED_SD = 4.0, 10.0
 _LAST_S = 300.0  # the curves are followed for five minutes
 
 # --- liver
@@ -100,8 +97,9 @@ def draw_physiology(
 
     kind = 0 if washout else 1
     arrival = _ARRIVAL_S + normal(_ARRIVAL_SD)
-    arterial = arrival + _ARTERIAL_LAG_S + normal(_ARTERIAL_LAG_SD)
-    portal, delayed = profile.portal_s + normal(_PORTAL_SD), profile.delayed_s + normal(_DELAYED_SD)
+    arterial = arrival + profile.arterial_lag_s + normal(profile.arterial_lag_sd_s)
+    portal = profile.portal_s + normal(profile.portal_sd_s)
+    delayed = profile.delayed_s + normal(profile.delayed_sd_s)
     tumour_log = normal(_TUMOUR_T1_LOG_SD)
     t1_factor: dict[Compartment, float] = {
         name: float(np.exp(normal(_T1_LOG_SD) + (tumour_log if _T1_OF[name] == "lesion" else 0.0)))
@@ -121,11 +119,12 @@ def draw_physiology(
 
 
 def concentrations(
-    physiology: Physiology, time_min: Curve, dose_mmol_kg: float = 0.1
+    physiology: Physiology, time_min: Curve, profile: ScannerProfile
 ) -> dict[Compartment, Curve]:
     """Concentration over time (mM of tissue; of blood in the vessel) in every compartment."""
-    aorta = arterial_blood(time_min, physiology.arrival_s - HEPATIC_DELAY_S, INJECTION_S, dose_mmol_kg)
-    artery = plasma(arterial_blood(time_min, physiology.arrival_s, INJECTION_S, dose_mmol_kg))
+    injected = profile.injection_s, profile.dose_mmol_kg
+    aorta = arterial_blood(time_min, physiology.arrival_s - HEPATIC_DELAY_S, *injected)
+    artery = plasma(arterial_blood(time_min, physiology.arrival_s, *injected))
     vein = portal_blood(time_min, aorta, PORTAL_DELAY_S)
     inflow = dual_input(artery, plasma(vein), _ARTERIAL_FRACTION)
     late = dual_input(
@@ -161,7 +160,7 @@ def phase_signals(physiology: Physiology, profile: ScannerProfile) -> dict[Compa
     time_min = time_axis(_LAST_S)
     unit = spgr_signal(np.array(1.0 / native_t1_s("liver", profile.field)), profile.tr_ms, profile.flip_deg)
     signals: dict[Compartment, NDArray[np.float64]] = {}
-    for name, curve in concentrations(physiology, time_min, profile.dose_mmol_kg).items():
+    for name, curve in concentrations(physiology, time_min, profile).items():
         sampled = np.concatenate([[0.0], np.interp(np.array(physiology.phase_s) / 60.0, time_min, curve)])
         t1 = native_t1_s(_T1_OF[name], profile.field) * physiology.t1_factor[name]
         signals[name] = (

@@ -13,8 +13,9 @@ from typing import Any
 from phcc_model.config import PhantomSettings
 from phcc_model.errors import StorageError
 
-from . import PHANTOM_VERSION
+from . import PHANTOM_VERSION, SECOND_VERSION
 from .anatomy import LABELS
+from .centres import centres_of
 from .layout import (
     LLD_CATEGORIES,
     Record,
@@ -28,7 +29,6 @@ from .layout import (
 )
 from .oracle import best_possible_auc, oracle_auc
 from .pool import Progress, map_ordered
-from .scanner import centres_of
 
 CLINICAL_COLUMNS = ("patient", "centre", "scanner", "afp_ng_ml", "proliferative")
 SIGNS_COLUMNS = (
@@ -62,9 +62,14 @@ class PhantomSummary:
     oracle_auc: dict[str, float | None] = field(default_factory=dict)
 
 
+def phantom_version(settings: PhantomSettings) -> str:
+    """The version of the phantom that these settings are of."""
+    return SECOND_VERSION if settings.scanners == "second" else PHANTOM_VERSION
+
+
 def phantom_digest(settings: PhantomSettings) -> str:
     """SHA-256 of the phantom's version and settings: equal digests, equal files."""
-    content = {"version": PHANTOM_VERSION, "settings": settings.model_dump(mode="json")}
+    content = {"version": phantom_version(settings), "settings": settings.model_dump(mode="json")}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -138,7 +143,7 @@ def _manifest(
     content: dict[str, Any] = {
         "synthetic": True,
         "note": "Computed, not acquired: no image and no number here comes from a patient.",
-        "phantom_version": PHANTOM_VERSION,
+        "phantom_version": phantom_version(settings),
         "digest": digest,
         "complete": summary is not None,
         "settings": settings.model_dump(mode="json"),

@@ -35,7 +35,7 @@ from phcc_client.ingest.site_folder import SiteFolder
 from phcc_model.config import PhantomSettings
 from phcc_model.errors import DatasetError
 from phcc_simulation.phantom.patient import make_patient
-from phcc_simulation.phantom.scanner import centres_of
+from phcc_simulation.phantom.centres import centres_of
 
 NO_PRE = Finding(
     code="no-pre-contrast",

@@ -35,9 +35,11 @@ import pytest
 from phcc_simulation.phantom import kinetics as k
 from phcc_simulation.phantom import tissues
 from phcc_simulation.phantom.relaxation import RELAXIVITY, r1_per_s, spgr_signal
+from phcc_simulation.phantom.scanner import TRAINING_CENTRES
 
 LAGS_S = np.array([5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 240], dtype=float)
 DOSE_MMOL_KG = 0.025 * 0.25
+INJECTION_S = TRAINING_CENTRES[0].injection_s  # as all scanners of the first phantom
 FLIP_DEG = 15.0
 TR_MS = {"leeds": 3.71, "sheffield": 2.30}
 UPTAKE_PER_MIN = 0.08
@@ -95,8 +97,8 @@ def phantom(
     """The mean patient's aorta and liver at the lags, acquired with the centre's protocol."""
     time, arrival = k.time_axis(330.0), 30.0
     relaxivity = RELAXIVITY["gadoxetate"]["3 T"]
-    aorta = k.arterial_blood(time, arrival - tissues.HEPATIC_DELAY_S, tissues.INJECTION_S, dose)
-    artery = k.arterial_blood(time, arrival, tissues.INJECTION_S, dose)
+    aorta = k.arterial_blood(time, arrival - tissues.HEPATIC_DELAY_S, INJECTION_S, dose)
+    artery = k.arterial_blood(time, arrival, INJECTION_S, dose)
     portal = k.portal_blood(time, aorta, tissues.PORTAL_DELAY_S)
     feed = k.plasma(k.dual_input(artery, portal, tissues.LIVER_ARTERIAL_FRACTION))
     liver = k.liver_concentration(time, feed, tissues.LIVER_FLOW_PER_MIN, tissues.LIVER_VE)

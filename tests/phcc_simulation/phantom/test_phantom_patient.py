@@ -14,6 +14,7 @@ from phcc_model.errors import ConfigError
 from phcc_model.seeds import generator
 from phcc_simulation.phantom import PHANTOM_VERSION
 from phcc_simulation.phantom import anatomy as a
+from phcc_simulation.phantom.centres import centres_of
 from phcc_simulation.phantom.fields import RandomField
 from phcc_simulation.phantom.patient import (
     PHANTOM_PHASES,
@@ -28,7 +29,6 @@ from phcc_simulation.phantom.scanner import (
     Receiver,
     ScannerProfile,
     acquire,
-    centres_of,
 )
 from phcc_simulation.phantom.signs import PatientSigns
 from phcc_simulation.phantom.tissues import draw_physiology, phase_signals
