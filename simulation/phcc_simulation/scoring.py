@@ -20,34 +20,50 @@ from phcc_model.training.labels import label_subset
 from phcc_model.training.predict import predict
 from phcc_server.coordinator import ArmResult
 from phcc_server.report.summary import ScoredCase
-from phcc_simulation.baselines import Score, fit_baseline, fit_combined
+from phcc_simulation.baselines import Baseline, Score, fit_baseline, fit_combined
 from phcc_simulation.workspace import POOLED, Workspace
 
 
 def score_arm(result: ArmResult, plan: ArmPlan, workspace: Workspace, runtime: Runtime) -> list[ScoredCase]:
     """Every patient's probability by an arm's chosen model, with the threshold that it froze."""
-    score = _network(result, plan, runtime)
     taught = _taught(workspace, plan.study, _folders(plan))
-    return list(_scored(plan.name, score, result.threshold, workspace, plan.study, taught))
+    return list(_scored(plan.name, network_of(result, plan, runtime), workspace, plan.study, taught))
 
 
 def score_combined(
     arm: str, result: ArmResult, base: ArmPlan, workspace: Workspace, runtime: Runtime
 ) -> list[ScoredCase]:
     """Every patient's probability by an arm's network and AFP together, fitted on validation patients."""
-    name = base.sites[0] if base.kind == "local" else POOLED
     taught = _taught(workspace, base.study, _folders(base))
-    held_out = open_prepared(workspace.site(name), base.study, name, workspace.study).load("validation")
-    model = fit_combined(arm, _network(result, base, runtime), held_out)
-    return list(_scored(arm, model.score, model.threshold, workspace, base.study, taught))
+    model = combined_of(arm, result, base, workspace, runtime)
+    return list(_scored(arm, model, workspace, base.study, taught))
 
 
 def score_baseline(arm: str, workspace: Workspace, study: StudyConfig) -> list[ScoredCase]:
     """Every patient's probability without a network, fitted on the patients whose labels the networks get."""
+    taught = _taught(workspace, study, workspace.centres)
+    return list(_scored(arm, baseline_of(arm, workspace, study), workspace, study, taught))
+
+
+def network_of(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> Baseline:
+    """An arm's chosen model and its threshold, ready for any cases that were prepared for the arm."""
+    return Baseline(_network(result, plan, runtime), result.threshold)
+
+
+def combined_of(
+    arm: str, result: ArmResult, base: ArmPlan, workspace: Workspace, runtime: Runtime
+) -> Baseline:
+    """An arm's network and AFP together, fitted on the run's validation patients."""
+    name = base.sites[0] if base.kind == "local" else POOLED
+    held_out = open_prepared(workspace.site(name), base.study, name, workspace.study).load("validation")
+    return fit_combined(arm, _network(result, base, runtime), held_out)
+
+
+def baseline_of(arm: str, workspace: Workspace, study: StudyConfig) -> Baseline:
+    """A score without a network, fitted on the run's patients whose labels the networks get."""
     pooled = open_prepared(workspace.site(POOLED), study, POOLED, workspace.study)
     taught = _taught(workspace, study, workspace.centres)
-    model = fit_baseline(arm, CaseSet.join([taught, pooled.load("validation")]), study)
-    return list(_scored(arm, model.score, model.threshold, workspace, study, taught))
+    return fit_baseline(arm, CaseSet.join([taught, pooled.load("validation")]), study)
 
 
 def _folders(plan: ArmPlan) -> tuple[str, ...]:
@@ -77,7 +93,7 @@ def _network(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> Score:
 
 
 def _scored(
-    arm: str, score: Score, threshold: float, workspace: Workspace, study: StudyConfig, taught: CaseSet
+    arm: str, model: Baseline, workspace: Workspace, study: StudyConfig, taught: CaseSet
 ) -> Iterator[ScoredCase]:
     """All cases but those of the training side whose known label was not trained on: they are no training AUC."""
     known = set(zip(taught.patient, taught.case, strict=True))
@@ -85,7 +101,7 @@ def _scored(
         cases = open_prepared(workspace.site(centre), study, centre, workspace.study).load(place)
         if not len(cases):
             continue
-        for i, value in enumerate(score(cases)):
+        for i, value in enumerate(model.score(cases)):
             told = cases.label_n[i] == UNKNOWN_LABEL or (cases.patient[i], cases.case[i]) in known
             if place == "train" and not told:
                 continue
@@ -97,7 +113,7 @@ def _scored(
                 split,
                 int(cases.label_n[i]),
                 float(value),
-                threshold,
+                model.threshold,
             )
 
 

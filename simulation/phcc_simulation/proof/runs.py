@@ -109,12 +109,20 @@ def read_run(folder: Path) -> SeedRun:
             where=str(folder),
             remedy="Run this seed again in the same folder",
         )
-    try:
-        digest = hashlib.sha256((folder / SCORES_FILE).read_bytes()).hexdigest()
-    except OSError as error:
-        raise storage_error(folder / SCORES_FILE, error) from error
     rows = (replace(row, split=INTERNAL) if row.split == "test" else row for row in scored)
-    return SeedRun(folder, study, summary, tuple(rows), digest)
+    return SeedRun(folder, study, summary, tuple(rows), digest_of(folder / SCORES_FILE))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise storage_error(path, error) from error
 
 
 def without_seed(study: StudyConfig) -> StudyConfig:
@@ -151,7 +159,8 @@ def _refuse_mixed(runs: Sequence[SeedRun]) -> None:
 
 def _difference(a: Mapping[str, Any], b: Mapping[str, Any], above: str = "") -> tuple[str, Any, Any]:
     """The first key in which two different studies differ, and its value in each."""
-    key = next(key for key in a if a[key] != b[key])
-    if isinstance(a[key], dict) and isinstance(b[key], dict):
-        return _difference(a[key], b[key], f"{above}{key}.")
-    return f"{above}{key}", a[key], b[key]
+    here, there = ({key: one.get(key, "unsaid") for key in {**a, **b}} for one in (a, b))
+    key = next(key for key in here if here[key] != there[key])
+    if isinstance(here[key], dict) and isinstance(there[key], dict):
+        return _difference(here[key], there[key], f"{above}{key}.")
+    return f"{above}{key}", here[key], there[key]
