@@ -8,7 +8,8 @@
     shared joint       one encoder for each phase in turn, or phases as channels
     zones              the lesion's rim and core pooled apart, on a last map as fine in plane as the stem's
     plain              a plain small 3-D network instead of the encoder; it cannot be pre-trained
-    fedavg fedprox fedadam fedyogi        how the sites' work becomes one model
+    fedavg fedprox fedadam fedyogi fedema fedbn
+                       how the sites' work becomes one model (fedema: in stage 1, then as fedavg)
     fp32 fp16 int8     how it is written on the wire
     unregularised      stage 2 without augmentation and dropout
     labels-<n>         n per cent of the labels
@@ -62,6 +63,8 @@ _CHANGES: dict[str, Changes] = {
     "fedprox": {"federation": {"algorithm": "fedprox"}},
     "fedadam": {"federation": {"algorithm": "fedadam"}},
     "fedyogi": {"federation": {"algorithm": "fedyogi"}},
+    "fedbn": {"federation": {"algorithm": "fedbn"}},
+    "fedema": {"federation": {"algorithm": "fedema"}},
     "fp32": {"federation": {"encoding": "fp32"}},
     "fp16": {"federation": {"encoding": "fp16"}},
     "int8": {"federation": {"encoding": "int8"}},

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from phcc_model.section import Decay, Positive, Section
+from phcc_model.section import Decay, Fraction, Positive, Section
 
 
 class FederationSettings(Section):
     """How the sites' work becomes one model."""
 
-    algorithm: Literal["fedavg", "fedprox", "fedadam", "fedyogi"] = "fedavg"
+    algorithm: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedema", "fedbn"] = "fedavg"
     proximal: float = Field(0.01, ge=0.0, description="FedProx's mu")
     server_learning_rate: Positive = Field(0.01, description="FedAdam's and FedYogi's eta, at the server")
     server_betas: tuple[Decay, Decay] = Field(
@@ -21,6 +21,10 @@ class FederationSettings(Section):
     server_tau: Positive = Field(
         1e-3,
         description="FedAdam and FedYogi: added to the root of the second moment, which starts at its square",
+    )
+    ema_tau: Fraction = Field(
+        0.7,
+        description="FedEMA: share of its own weights that a site keeps where it first meets the global ones",
     )
     weighting: Literal["patients", "equal", "capped"] = "patients"
     cap: int = Field(200, ge=1, description="weighting capped: no site counts for more patients than this")

@@ -25,6 +25,7 @@ from phcc_client.guard import failure_of, may_leave
 from phcc_client.kept_scores import KeptScores
 from phcc_client.memory import SiteMemory
 from phcc_client.ordered_study import asked_of, study_of
+from phcc_client.own import own_part
 from phcc_client.preparations import open_prepared
 from phcc_client.room import Room, most_at_once
 from phcc_client.site import SPLITS, Site, Split
@@ -146,12 +147,16 @@ class Session:
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)
         _check_manifest(manifest, order.manifest_digest)
-        load_state(model, manifest.unpack(order.arrays))
+        own = own_part(study, order, model, self._memories)
+        load_state(model, own.begin(manifest.unpack(order.arrays)))
         if isinstance(model, SWFCMAE):
             counts, metrics = self._pretrain(model, cases, study, order, share)
         else:
             counts, metrics = self._finetune(model, cases, study, order, share)
-        change = change_of(order.arrays, manifest.pack(state_of(model)))
+        after = state_of(model)
+        change = change_of(order.arrays, manifest.pack(after))
+        if share.rank == 0:
+            own.keep(after)
         reply = TrainReply(
             package=keys.package_version(),
             study_digest=order.study_digest,
@@ -218,6 +223,10 @@ class Session:
         may_leave(reply)
         return reply
 
+    @property
+    def _memories(self) -> Path:
+        return self.folder / "memory"
+
     def _keep_scores(
         self, order: EvaluateOrder, manifest: Manifest, cases: CaseSet, score_n: NDArray[np.float64]
     ) -> None:
@@ -248,7 +257,7 @@ class Session:
     def _pretrain(
         self, model: SWFCMAE, cases: CaseSet, study: StudyConfig, order: TrainOrder, share: Share
     ) -> tuple[dict[str, int], dict[str, float]]:
-        memory = SiteMemory(self.folder / "memory", order.study_digest, order.arm)
+        memory = SiteMemory(self._memories, order.study_digest, order.arm)
         result = pretrain_round(
             model,
             cases,

@@ -72,3 +72,28 @@ def test_a_memory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="taken"):
         SiteMemory(tmp_path / "taken", DIGEST, "full").keep(0, held(1))
+
+
+def test_after_an_absence_the_last_round_is_found_and_later_ones_never(tmp_path: Path) -> None:
+    memory = SiteMemory(tmp_path, DIGEST, "full", "own")
+    assert memory.last_before(5) is None
+    for round_index in (1, 4, 9):
+        memory.keep(round_index, held(round_index))
+    found = [memory.last_before(r) for r in (1, 2, 4, 5, 9, 10)]
+    assert [f and float(f["count"]) for f in found] == [None, 1.0, 1.0, 4.0, 4.0, 9.0]
+    memory.keep(4, held(0.5))  # the study went on from an earlier point
+    again = memory.last_before(10)
+    assert again is not None
+    assert again["count"] == 0.5
+
+
+def test_a_round_that_is_needed_stays_however_old_it_is(tmp_path: Path) -> None:
+    memory = SiteMemory(tmp_path, DIGEST, "full", "own")
+    for round_index in range(10):
+        memory.keep(round_index, held(round_index), needed=2)
+    assert [memory.of(r) is not None for r in range(10)] == [r in (2, 7, 8, 9) for r in range(10)]
+
+
+def test_kinds_of_memory_are_kept_apart(tmp_path: Path) -> None:
+    SiteMemory(tmp_path, DIGEST, "full").keep(0, held(1))
+    assert SiteMemory(tmp_path, DIGEST, "full", "own").last_before(1) is None

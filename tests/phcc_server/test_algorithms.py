@@ -22,7 +22,7 @@ from phcc_server.store import RunStore
 from phcc_simulation.federation import MemorySites
 
 SITES = tuple(CENTRES)
-ALGORITHMS = ("fedadam", "fedyogi")
+ALGORITHMS = ("fedadam", "fedyogi", "fedema", "fedbn")
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
