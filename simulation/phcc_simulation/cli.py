@@ -43,7 +43,7 @@ Jobs = Annotated[
 @app.command("run")
 def run_command(
     study: Annotated[
-        str, typer.Argument(help="A study file, or a shipped study by name (demo, arms, study, adrenal).")
+        str, typer.Argument(help="A study file, or a shipped study by name (demo, study, adrenal...).")
     ],
     out: Out,
     overrides: Set = None,

@@ -26,18 +26,21 @@ def headlines(found: Combined) -> list[str]:
     synthetic = "Synthetic data: no figure here says anything about patients. " if found.synthetic else ""
     seeds = ", ".join(str(one.seed) for one in found.seeds)
     left = f"; not finished and left out: {', '.join(found.left_out)}" if found.left_out else ""
-    what = "other patients"
-    if found.same_test:
-        what = "another share of the same training patients to centres"
-    elif found.same_patients:
-        what = "another split of the same patients"
-    lines = [f"{synthetic}Seeds {seeds}; a seed stands for {what} and other first weights{left}."]
+    lines = [f"{synthetic}Seeds {seeds}; a seed stands for {_of_a_seed(found)}other first weights{left}."]
     lines += [f"The internal test is {found.test}."] if found.test else []
     lines += _of_full(found)
     lines += [text for other in _rivals(found) if (text := _against(found, other)) is not None]
     lines.append(_verdicts(found.claims))
     lines.append(method(found))
     return lines
+
+
+def _of_a_seed(found: Combined) -> str:
+    """What is another one with another seed, beside the first weights."""
+    if found.same_test:
+        dealt_anew = len({one.splits for one in found.seeds}) > 1
+        return "another share of the same training patients to centres and " if dealt_anew else ""
+    return "another split of the same patients and " if found.same_patients else "other patients and "
 
 
 def method(found: Combined) -> str:
