@@ -8,7 +8,7 @@
     shared joint       one encoder for each phase in turn, or phases as channels
     zones              the lesion's rim and core pooled apart, on a last map as fine in plane as the stem's
     plain              a plain small 3-D network instead of the encoder; it cannot be pre-trained
-    fedavg fedprox fedadam fedyogi fedema fedbn
+    fedavg fedprox fedadam fedyogi fedema fedbn scaffold
                        how the sites' work becomes one model (fedema: in stage 1, then as fedavg)
     fp32 fp16 int8     how it is written on the wire
     unregularised      stage 2 without augmentation and dropout
@@ -65,6 +65,7 @@ _CHANGES: dict[str, Changes] = {
     "fedyogi": {"federation": {"algorithm": "fedyogi"}},
     "fedbn": {"federation": {"algorithm": "fedbn"}},
     "fedema": {"federation": {"algorithm": "fedema"}},
+    "scaffold": {"federation": {"algorithm": "scaffold"}},
     "fp32": {"federation": {"encoding": "fp32"}},
     "fp16": {"federation": {"encoding": "fp16"}},
     "int8": {"federation": {"encoding": "int8"}},

@@ -12,7 +12,7 @@ from phcc_model.section import Decay, Fraction, Positive, Section
 class FederationSettings(Section):
     """How the sites' work becomes one model."""
 
-    algorithm: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedema", "fedbn"] = "fedavg"
+    algorithm: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedema", "fedbn", "scaffold"] = "fedavg"
     proximal: float = Field(0.01, ge=0.0, description="FedProx's mu")
     server_learning_rate: Positive = Field(0.01, description="FedAdam's and FedYogi's eta, at the server")
     server_betas: tuple[Decay, Decay] = Field(
@@ -47,3 +47,8 @@ class FederationSettings(Section):
         20.0,
         description="a reply whose change is longer than this many times the last round's is set aside",
     )
+
+    @property
+    def controlled(self) -> bool:
+        """Whether control variates travel beside the weights."""
+        return self.algorithm == "scaffold"

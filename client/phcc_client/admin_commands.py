@@ -280,7 +280,7 @@ def _show_one(home: Home, known: KnownStudy, first: KnownStudy) -> None:
     arms = arms_of(known.study)
     _pairs("Asked for", asked_for(known.study))
     _pairs("Compares these arms", compared(known.study, arms))
-    _pairs("Leaves this hospital", leaves(known.study, _weights(arms.values())))
+    _pairs("Leaves this hospital", leaves(known.study, _weights(arms.values()), arms.values()))
     _pairs("Protection", privacy(known.study, home.settings))
     _tell_overlaps(home, known)
 

@@ -23,6 +23,7 @@ from phcc_client.policy import Policy
 from phcc_client.preparations import open_prepared
 from phcc_client.spool import Order, Reply, Spool
 from phcc_model.contract import keys
+from phcc_model.contract.control import without_control
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import (
     CardOrder,
@@ -114,14 +115,15 @@ class Desk:
         end = time.monotonic() + self.home.settings.heartbeat_s
         while True:
             if (answer := self._spool.take_answer(digest)) is not None:
-                return self._sent(answer, Manifest.of(order.arrays))
+                manifest = Manifest.of(without_control(order.arrays))
+                return self._sent(answer, manifest, controlled=study_of(order).federation.controlled)
             if time.monotonic() > end:
                 return self._sent(self._spool.working(digest, self.name))
             time.sleep(POLL_S)
 
-    def _sent(self, message: Sent, manifest: Manifest | None = None) -> Sent:
+    def _sent(self, message: Sent, manifest: Manifest | None = None, *, controlled: bool = False) -> Sent:
         """Whatever leaves is checked once more and written down first."""
-        may_leave(message, manifest)
+        may_leave(message, manifest, controlled=controlled)
         must_have_enough(message, self.home.settings.minimum_count)
         self._outbox.record(message)
         return message

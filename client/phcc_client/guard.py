@@ -1,8 +1,8 @@
 """The last check before anything leaves the hospital.
 
-Only weights' changes, counts and the measures that the contract names may leave. A message that holds anything
-else is not sent, whatever code made it; an error leaves as one word and one line without names or paths, and
-its detail stays in the hospital's own log.
+Only weights' changes (where the study says SCAFFOLD, those of control variates too), counts and the measures that
+the contract names may leave. A message that holds anything else is not sent, whatever code made it; an error
+leaves as one word and one line without names or paths, and its detail stays in the hospital's own log.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import math
 import re
 
-from phcc_model.contract import codec, keys
+from phcc_model.contract import codec, control, keys
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import EvaluateReply, Failure, SiteCard, TrainReply, Working
 from phcc_model.contract.ranges import check_ranges
@@ -51,12 +51,13 @@ _LINES = {
 _KIND = re.compile(r"[A-Za-z]{1,40}")
 
 
-def may_leave(message: Message, manifest: Manifest | None = None) -> Message:
+def may_leave(message: Message, manifest: Manifest | None = None, *, controlled: bool = False) -> Message:
     """The message itself, if it holds nothing but what was agreed.
 
     Args:
         message: what is about to be sent.
         manifest: the manifest of the state, for a `TrainReply`.
+        controlled: whether the study is one whose control variates leave beside the weights (SCAFFOLD).
 
     Raises:
         ContractError: the message holds something that must not leave; names it.
@@ -72,7 +73,11 @@ def may_leave(message: Message, manifest: Manifest | None = None) -> Message:
     if isinstance(message, TrainReply):
         if manifest is None:
             raise ContractError("the change cannot be checked without a manifest", where="TrainReply")
-        codec.decode_change(message.arrays, message.encoding, manifest)
+        arrays = message.arrays
+        if controlled:
+            control.decode(arrays, message.encoding, manifest.size)
+            arrays = control.without_control(arrays)
+        codec.decode_change(arrays, message.encoding, manifest)
     elif message.arrays:
         raise ContractError(f"a {type(message).__name__} must not carry arrays")
     return message

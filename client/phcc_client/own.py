@@ -8,7 +8,7 @@ there for some rounds goes on from the last one in which it was.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,13 @@ from torch import nn
 from phcc_client.memory import SiteMemory
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
+from phcc_model.contract.control import decode, encode, read_order
+from phcc_model.contract.manifest import Array, Entry, Manifest
 from phcc_model.contract.messages import TrainOrder
+from phcc_model.errors import ContractError
 from phcc_model.mixing import autoscaled, divergence, mixed
 from phcc_model.parts import norm_names
+from phcc_model.training.control import Control
 
 State = Mapping[str, NDArray[Any]]
 
@@ -29,7 +33,13 @@ _OWN, _LAMBDA = "own.", "lambda"
 
 
 class Own:
-    """A site's part of an algorithm, for one round; as it stands here, of one that has none."""
+    """A site's part of an algorithm, for one round; as it stands here, of one that has none.
+
+    Attributes:
+        control: corrects the gradients of this round, under SCAFFOLD, once the round has begun.
+    """
+
+    control: Control | None = None
 
     def begin(self, given: State) -> State:
         """The weights with which this site begins the round.
@@ -42,16 +52,21 @@ class Own:
         """
         return given
 
-    def keep(self, after: State) -> None:
+    def end(self, after: State, keep: bool) -> dict[str, Array]:
         """Keep what the next round needs.
 
         Args:
             after: the weights with which this site ends the round, by name.
+            keep: whether this process writes the site's memory: of several ranks, one does.
+
+        Returns:
+            What leaves beside the change of the weights.
 
         Raises:
             StorageError: it cannot be written.
         """
-        del after
+        del after, keep
+        return {}
 
 
 class OwnMixture(Own):
@@ -79,10 +94,12 @@ class OwnMixture(Own):
         self._lambda = float(kept[_LAMBDA]) if _LAMBDA in kept else autoscaled(self._tau, distance)
         return mixed(given, own, min((self._lambda or 0.0) * distance, 1.0))
 
-    def keep(self, after: State) -> None:
-        """The weights and lambda."""
+    def end(self, after: State, keep: bool) -> dict[str, Array]:
+        """Keep the weights and lambda."""
         scale = {} if self._lambda is None else {_LAMBDA: np.array(self._lambda)}
-        self._memory.keep(self._round, {f"{_OWN}{name}": array for name, array in after.items()} | scale)
+        if keep:
+            self._memory.keep(self._round, {f"{_OWN}{name}": array for name, array in after.items()} | scale)
+        return {}
 
 
 class OwnNorms(Own):
@@ -112,19 +129,99 @@ class OwnNorms(Own):
         """The given weights, but for the norms."""
         return {**given, **(self._memory.last_before(self._round) or {})}
 
-    def keep(self, after: State) -> None:
-        """The norms."""
-        self._memory.keep(self._round, {name: after[name] for name in sorted(self._names)})
+    def end(self, after: State, keep: bool) -> dict[str, Array]:
+        """Keep the norms."""
+        if keep:
+            self._memory.keep(self._round, {name: after[name] for name in sorted(self._names)})
+        return {}
 
 
-def own_part(study: StudyConfig, order: TrainOrder, model: nn.Module, folder: Path) -> Own:
+class OwnControl(Own):
+    """SCAFFOLD's part (`phcc_model.training.control`): this site's control variate c_i.
+
+    What is kept is c_i as the coordinator knows it: with the change as it comes out of its coding, so that the
+    coordinator's mean stays the mean of what the sites hold, whatever the encoding. Each stage begins with zero.
+
+    Args:
+        memory: of this arm.
+        order: to train.
+        manifest: of the model's state.
+        note: tells the people of this machine.
+
+    Raises:
+        ContractError: the order does not carry what it must under SCAFFOLD.
+    """
+
+    def __init__(
+        self, memory: SiteMemory, order: TrainOrder, manifest: Manifest, note: Callable[[str], None]
+    ) -> None:
+        self._memory = memory
+        self._order = order
+        self._manifest = manifest
+        self._note = note
+        self._mean, self._last = read_order(order.arrays, manifest.size)
+        if not -1 <= self._last < order.round:
+            raise ContractError(
+                f"is {self._last}, in an order of round {order.round}", where=keys.CONTROL_ROUND
+            )
+        self._held = np.zeros(manifest.size, np.float32)
+
+    def begin(self, given: State) -> State:
+        """The given weights; from now on gradients are corrected by c - c_i."""
+        if self._last >= 0:
+            kept = self._memory.of(self._last)
+            if kept is None:
+                self._note(
+                    f"this site's control variate of round {self._last + 1} of {self._order.stage} is gone: "
+                    "it goes on from zero, and the coordinator's mean is off by what was lost"
+                )
+            else:
+                self._held = kept[keys.CONTROL]
+        apart = self._mean - self._held
+        self.control = Control(
+            {e.name: apart[e.offset : e.offset + e.size].reshape(e.shape) for e in self._floats()}
+        )
+        return given
+
+    def end(self, after: State, keep: bool) -> dict[str, Array]:
+        """Keep c_i; its change leaves."""
+        del after
+        assert self.control is not None
+        new, mean = np.zeros_like(self._held), self.control.mean()
+        for entry in self._floats():
+            if entry.name in mean:
+                new[entry.offset : entry.offset + entry.size] = mean[entry.name].reshape(-1)
+        encoding, size = self._order.encoding, self._manifest.size
+        arrays = encode(new - self._held, encoding)
+        if keep:
+            held = self._held + decode(arrays, encoding, size)
+            self._memory.keep(self._order.round, {keys.CONTROL: held}, needed=self._last)
+        return arrays
+
+    def _floats(self) -> Iterator[Entry]:
+        return (entry for entry in self._manifest.shared if entry.dtype == keys.FLOAT)
+
+
+def own_part(
+    study: StudyConfig,
+    order: TrainOrder,
+    model: nn.Module,
+    manifest: Manifest,
+    folder: Path,
+    note: Callable[[str], None],
+) -> Own:
     """What this site's part is in an ordered round.
 
     Args:
         study: what the order's arm runs.
         order: to train.
         model: that is to be trained.
+        manifest: of its state.
         folder: where this site keeps its memories.
+        note: tells the people of this machine.
+
+    Raises:
+        ContractError: the order does not carry what its algorithm needs.
     """
     settings = study.federation
     memory = SiteMemory(folder, order.study_digest, order.arm, f"{settings.algorithm}/{order.stage}")
@@ -132,4 +229,6 @@ def own_part(study: StudyConfig, order: TrainOrder, model: nn.Module, folder: Pa
         return OwnMixture(memory, order.round, settings.ema_tau)
     if settings.algorithm == "fedbn":
         return OwnNorms(memory, order.round, norm_names(model))
+    if settings.controlled:
+        return OwnControl(memory, order, manifest, note)
     return Own()

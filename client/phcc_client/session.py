@@ -36,6 +36,7 @@ from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.contract.codec import change_of, encode_change
+from phcc_model.contract.control import without_control
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import (
     CardOrder,
@@ -51,6 +52,7 @@ from phcc_model.contract.messages import (
 from phcc_model.errors import ContractError, StorageError, TrainingError, VersionMismatch
 from phcc_model.pretrain import SWFCMAE
 from phcc_model.threshold import ScoreHistogram
+from phcc_model.training.control import Control
 from phcc_model.training.finetuning import finetune_round
 from phcc_model.training.predict import predict
 from phcc_model.training.pretraining import pretrain_loss, pretrain_round
@@ -147,16 +149,17 @@ class Session:
         begin = time.monotonic()
         model, manifest = _model(study, order.stage)
         _check_manifest(manifest, order.manifest_digest)
-        own = own_part(study, order, model, self._memories)
-        load_state(model, own.begin(manifest.unpack(order.arrays)))
+        controlled = study.federation.controlled
+        given = without_control(order.arrays) if controlled else order.arrays
+        own = own_part(study, order, model, manifest, self._memories, self.note)
+        load_state(model, own.begin(manifest.unpack(given)))
         if isinstance(model, SWFCMAE):
-            counts, metrics = self._pretrain(model, cases, study, order, share)
+            counts, metrics = self._pretrain(model, cases, study, order, share, own.control)
         else:
-            counts, metrics = self._finetune(model, cases, study, order, share)
+            counts, metrics = self._finetune(model, cases, study, order, share, own.control)
         after = state_of(model)
-        change = change_of(order.arrays, manifest.pack(after))
-        if share.rank == 0:
-            own.keep(after)
+        change = change_of(given, manifest.pack(after))
+        further = own.end(after, keep=share.rank == 0)
         reply = TrainReply(
             package=keys.package_version(),
             study_digest=order.study_digest,
@@ -169,9 +172,9 @@ class Session:
             **counts,
             seconds=time.monotonic() - begin,
             metrics={name: value for name, value in metrics.items() if np.isfinite(value)},
-            arrays=encode_change(change, order.encoding),
+            arrays=encode_change(change, order.encoding) | further,
         )
-        may_leave(reply, manifest)
+        may_leave(reply, manifest, controlled=controlled)
         return reply
 
     def evaluate(self, order: EvaluateOrder) -> EvaluateReply:
@@ -255,7 +258,13 @@ class Session:
         return failure_of(error, self.name)
 
     def _pretrain(
-        self, model: SWFCMAE, cases: CaseSet, study: StudyConfig, order: TrainOrder, share: Share
+        self,
+        model: SWFCMAE,
+        cases: CaseSet,
+        study: StudyConfig,
+        order: TrainOrder,
+        share: Share,
+        control: Control | None,
     ) -> tuple[dict[str, int], dict[str, float]]:
         memory = SiteMemory(self._memories, order.study_digest, order.arm)
         result = pretrain_round(
@@ -267,6 +276,7 @@ class Session:
             device=self.device,
             memory=memory.before(order.round),
             progress=self.listener,
+            control=control,
             share=share,
         )
         if share.rank == 0:
@@ -282,7 +292,13 @@ class Session:
         }
 
     def _finetune(
-        self, model: Classifier, cases: CaseSet, study: StudyConfig, order: TrainOrder, share: Share
+        self,
+        model: Classifier,
+        cases: CaseSet,
+        study: StudyConfig,
+        order: TrainOrder,
+        share: Share,
+        control: Control | None,
     ) -> tuple[dict[str, int], dict[str, float]]:
         result = finetune_round(
             model,
@@ -292,6 +308,7 @@ class Session:
             site=self.name,
             device=self.device,
             progress=self.listener,
+            control=control,
             share=share,
         )
         counts = {"patients": result.patients, "cases": result.cases, "steps": result.steps}

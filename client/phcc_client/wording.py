@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from phcc_client.home import ClientSettings
 from phcc_client.outbox import Sent
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys, ranges
+from phcc_model.contract.control import is_control
 from phcc_model.threshold import BINS
 
 MEASURES = {
@@ -61,13 +62,17 @@ def compared(study: StudyConfig, arms: Mapping[str, StudyConfig]) -> Iterator[tu
             yield name, "; ".join(differences(arm, plainly)) or "the study as it is"
 
 
-def leaves(study: StudyConfig, weights: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+def leaves(
+    study: StudyConfig, weights: Mapping[str, int], arms: Iterable[StudyConfig] = ()
+) -> Iterator[tuple[str, str]]:
     """What a study takes out of a hospital, by the contract; all else is refused by the guard.
 
     Args:
         study: the study.
         weights: number of the model's shared weights by stage, in the largest arm.
+        arms: what else is run: control variates leave where any of them says SCAFFOLD.
     """
+    controlled = any(one.federation.controlled for one in (study, *arms))
     size = _BYTES[study.federation.encoding]
     for stage, number in weights.items():
         yield (
@@ -75,6 +80,13 @@ def leaves(study: StudyConfig, weights: Mapping[str, int]) -> Iterator[tuple[str
             f"after each round, how each of at most {number:,} weights of the model changed "
             f"({study.federation.encoding}, {megabytes(number * size)})",
         )
+        if controlled:
+            yield (
+                f"{stage}: control",
+                "under SCAFFOLD, after each round: how the mean of this hospital's gradients changed, "
+                f"{number:,} more numbers ({megabytes(number * size)}). A gradient tells of the training images "
+                "more directly than a change of weights does",
+            )
     yield "counts", "patients and cases per split; positive and negative patients per split; training steps"
     yield "set aside", f"how many patients are not used, by the reason: {', '.join(keys.ASIDE)}"
     yield (
@@ -143,11 +155,14 @@ def told(sent: Sent) -> str:
             splits = [_split_told(counts, split) for split in keys.SPLITS]
             return "counts: " + "; ".join([*splits, *_aside_told(counts), *_ranges_told(measures)])
         case "TrainReply":
-            elements = sum(array.elements for array in sent.arrays)
+            control = sum(array.elements for array in sent.arrays if is_control(array.name))
+            elements = sum(array.elements for array in sent.arrays) - control
+            besides = f" and of {control:,} numbers of its control variate" if control else ""
             named = [f"{n.removeprefix('metrics.')} {v:.4g}" for n, v in measures.items() if "." in n]
             return (
-                f"change of {elements:,} weights ({megabytes(sent.bytes)}) from {counts.get('patients', 0)} "
-                f"patients, {counts.get('cases', 0)} cases; {', '.join(named) or 'no measure'}"
+                f"change of {elements:,} weights{besides} ({megabytes(sent.bytes)}) from "
+                f"{counts.get('patients', 0)} patients, {counts.get('cases', 0)} cases; "
+                f"{', '.join(named) or 'no measure'}"
             )
         case "EvaluateReply":
             classes = [f"{sum(bins.values())} {name}" for name, bins in sent.histograms.items() if bins]

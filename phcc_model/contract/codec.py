@@ -47,10 +47,12 @@ class Change:
     Attributes:
         delta: float32, 1-D: weights after minus weights before, in the manifest's order.
         replaced: flat arrays of the other dtypes by dtype, whole.
+        control: the change of the site's control variate, laid out as `delta`; None but under SCAFFOLD.
     """
 
     delta: Float
     replaced: dict[str, Array] = field(default_factory=dict)
+    control: Float | None = None
 
     @functools.cached_property
     def norm(self) -> float:

@@ -36,6 +36,13 @@ SCALES: Final = "change.scales"
 REPLACE: Final = "replace."
 """Prefix of a reply's arrays of other dtypes, e.g. ``replace.int64``: these travel whole, not as a change."""
 
+CONTROL: Final = "control"
+"""Array of an order under SCAFFOLD: the mean control variate, see `phcc_model.contract.control`."""
+CONTROL_ROUND: Final = "control.round"
+"""Array of an order under SCAFFOLD: the last round whose reply of this site is in that mean."""
+OF_CONTROL: Final = "control."
+"""Prefix of a reply's arrays under SCAFFOLD: ``control.change``, ``control.change.scales``."""
+
 FLOAT: Final = "float32"
 """Array of an order: the shared weights; arrays of an order are named by their dtype."""
 

@@ -17,6 +17,7 @@ from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
 from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.batches import Batch
+from phcc_model.training.control import Control
 from phcc_model.training.labels import label_subset, positive_weight
 from phcc_model.training.progress import Place, ProgressListener
 from phcc_model.training.sharing import Share
@@ -57,6 +58,7 @@ def finetune_round(
     device: torch.device,
     progress: ProgressListener | None = None,
     reference: Mapping[str, Tensor] | None = None,
+    control: Control | None = None,
     share: Share | None = None,
 ) -> FinetuneRoundResult:
     """Train `model`, in place, on one site's labelled cases for one round.
@@ -73,6 +75,7 @@ def finetune_round(
         device: where to train.
         progress: called after each step.
         reference: global weights by name for FedProx; None: those that `model` has now.
+        control: SCAFFOLD's; takes note of the gradients and corrects them.
         share: how batches are shared out over ranks and time; what returns is the same on every rank.
 
     Raises:
@@ -93,6 +96,7 @@ def finetune_round(
             steps=steps,
             depths=model.parameter_depths(),
             reference=reference,
+            control=control,
             listener=progress,
         )
         for epoch, batches in enumerate(epochs):

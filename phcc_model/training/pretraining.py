@@ -19,6 +19,7 @@ from phcc_model.errors import TrainingError
 from phcc_model.pretrain import SWFCMAE, PretrainResult
 from phcc_model.seeds import derive_seed
 from phcc_model.training.batches import Batch, in_order
+from phcc_model.training.control import Control
 from phcc_model.training.progress import Place, ProgressListener
 from phcc_model.training.sharing import Share
 from phcc_model.training.steps import Recipe, RoundOptimiser, evaluation_mode, precision, training_mode
@@ -73,6 +74,7 @@ def pretrain_round(
     memory: Memory | None = None,
     progress: ProgressListener | None = None,
     reference: Mapping[str, Tensor] | None = None,
+    control: Control | None = None,
     share: Share | None = None,
 ) -> PretrainRoundResult:
     """Train `model`, in place, on one site's cases for one round; labels are not looked at.
@@ -89,6 +91,7 @@ def pretrain_round(
         memory: what the site's last round returned, None at the beginning.
         progress: called after each step.
         reference: global weights by name for FedProx; None: those that `model` has now.
+        control: SCAFFOLD's; takes note of the gradients and corrects them.
         share: how batches are shared out over ranks and time; what returns is the same on every rank.
 
     Raises:
@@ -107,7 +110,13 @@ def pretrain_round(
     log, share = _Log(cases), share or Share()
     with training_mode(model, device), share.runner(model) as run:
         optimiser = RoundOptimiser(
-            model, _recipe(study), place, steps=steps, reference=reference, listener=progress
+            model,
+            _recipe(study),
+            place,
+            steps=steps,
+            reference=reference,
+            control=control,
+            listener=progress,
         )
         for epoch, batches in enumerate(epochs):
             torch.manual_seed(place.derive(epoch, "drop-path"))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from phcc_model.errors import TrainingError
 from phcc_model.layers import is_decayed
 from phcc_model.schedule import climb, rate_factor, step_position
+from phcc_model.training.control import Control
 from phcc_model.training.progress import Place, Progress, ProgressListener
 
 BETAS = (0.9, 0.95)
@@ -60,6 +61,7 @@ class RoundOptimiser:
         steps: steps that this site takes in the round.
         depths: layer of each parameter by name; None: no layer-wise decay.
         reference: global weights by name, for FedProx.
+        control: SCAFFOLD's, which corrects the gradient.
         listener: called after each step.
 
     Raises:
@@ -75,15 +77,17 @@ class RoundOptimiser:
         steps: int,
         depths: Mapping[str, int] | None = None,
         reference: Mapping[str, Tensor] | None = None,
+        control: Control | None = None,
         listener: ProgressListener | None = None,
     ) -> None:
         self.recipe = recipe
         self.place = place
         self.steps = steps
+        self.control = control
         self.listener = listener
         self.done = 0
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.parameters = list(trained.values())
+        self.trained, self.parameters = trained, list(trained.values())
         self.optimiser = torch.optim.AdamW(_groups(trained, recipe, depths or {}), betas=BETAS, fused=True)
         self.reference = self._global_weights(trained, reference) if recipe.proximal else []
 
@@ -119,6 +123,8 @@ class RoundOptimiser:
             for parameter, held in zip(self.parameters, self.reference, strict=True):
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter.detach() - held, alpha=self.recipe.proximal)
+        if self.control is not None:
+            self.control.correct(self.trained)
         self._check(float(nn.utils.clip_grad_norm_(self.parameters, CLIP_NORM)), "gradient")
         self.optimiser.step()
         self.done += 1

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from phcc_model.config import StudyConfig
-from phcc_model.contract import keys
-from phcc_model.contract.codec import Change, decode_change
+from phcc_model.contract import control, keys
+from phcc_model.contract.codec import Change, decode_change, norm
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import (
     CardOrder,
@@ -97,12 +98,22 @@ def check_reply(
             raise ReplyRefused(f"metric {name[:40]!r} is not in the contract", where=site)
         _finite(f"metrics.{name}", value, site)
     try:
-        change = decode_change(reply.arrays, order.encoding, manifest)
+        change = _change(reply, order, manifest, study)
     except ContractError as error:
         raise ReplyRefused(f"{error.where}: {error.what}", where=site) from error
     if not change.norm <= LONGEST_CHANGE:
         raise ReplyRefused(f"the change is {change.norm:.3g} long, which no training gives", where=site)
+    if change.control is not None and not (length := norm(change.control)) <= LONGEST_CHANGE:
+        raise ReplyRefused(f"the control's change is {length:.3g} long, which no training gives", where=site)
     return change
+
+
+def _change(reply: TrainReply, order: TrainOrder, manifest: Manifest, study: StudyConfig) -> Change:
+    """The change of the weights, and that of the control variate where the study has any."""
+    if not study.federation.controlled:
+        return decode_change(reply.arrays, order.encoding, manifest)
+    change = decode_change(control.without_control(reply.arrays), order.encoding, manifest)
+    return replace(change, control=control.decode(reply.arrays, order.encoding, manifest.size))
 
 
 def check_evaluation(reply: EvaluateReply, order: EvaluateOrder, card: SiteCard) -> EvaluateReply:

@@ -131,20 +131,34 @@ def train_round(
     told, rule = notices or {}, rule or FedAvg()
     held = rule.start(manifest.size) if held is None else held
     orders = [
-        _order(step, arm, study, asked, manifest, flats, site, told.get(site, "")) for site in sorted(cards)
+        _order(
+            step, arm, study, asked, manifest, _with(flats, rule.along(held, site)), site, told.get(site, "")
+        )
+        for site in sorted(cards)
     ]
     records = {site: SiteRecord(status="missing", reason=reason) for site, reason in absent.items()}
     measure = previous_norm if previous_norm is not None else norm(flats[keys.FLOAT])
     aggregate = Aggregate(manifest.size)
+    controls = Aggregate(manifest.size) if study.federation.controlled else None
     for order, reply in sites.train(orders, study.federation.round_deadline_s):
-        records[order.site] = _receive(order, reply, cards[order.site], manifest, study, aggregate, measure)
+        records[order.site] = _receive(
+            order, reply, cards[order.site], manifest, study, aggregate, measure, controls
+        )
     accepted = [site for site, record in records.items() if record.status == "accepted"]
     status = judge_round(sorted(records), accepted, (), study.federation)
     if status is not RoundStatus.FAILED:
         replaced = aggregate.replaced
         new, held = rule.apply(flats[keys.FLOAT], aggregate.mean(), held)
+        if controls is not None:
+            weights = {site: records[site].weight or 0.0 for site in accepted}
+            held = rule.controlled(held, controls.mean(), weights, step.round)
         flats = {kind: replaced.get(kind, flat) for kind, flat in flats.items()} | {keys.FLOAT: new}
     return RoundDone(step, status, flats, dict(sorted(records.items())), started, held)
+
+
+def _with(flats: dict[str, Array], further: dict[str, Array]) -> dict[str, Array]:
+    """The arrays of an order; where nothing comes along, the same ones for every site, and held once."""
+    return flats | further if further else flats
 
 
 def _order(
@@ -182,6 +196,7 @@ def _receive(
     study: StudyConfig,
     aggregate: Aggregate,
     measure: float,
+    controls: Aggregate | None = None,
 ) -> SiteRecord:
     """Judge one reply and fold it in, or say why not."""
     down = _bytes(order.arrays.values())
@@ -198,6 +213,8 @@ def _receive(
         return SiteRecord(status="refused", reason=reason, bytes_up=up, bytes_down=down)
     weight = site_weight(study.federation, reply.patients)
     aggregate.fold(change.delta, weight, change.replaced)
+    if controls is not None and change.control is not None:
+        controls.fold(change.control, weight)
     return SiteRecord(
         status="accepted",
         patients=reply.patients,

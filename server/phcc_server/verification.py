@@ -21,8 +21,8 @@ def faults_of(run: RunFolder) -> tuple[str, ...]:
     """What does not hold, one line each; none if the record is whole.
 
     The chain of the ledger; within each arm, that every round begins with the weights that the one before it
-    gave; the digest of every checkpoint that is kept, against the ledger and against its own bytes; the seal
-    that the report names.
+    gave; the digest of every checkpoint that is kept, against the ledger and against its own bytes; what the rule
+    of aggregation keeps, against its own bytes; the seal that the report names.
 
     Raises:
         PhccError: a file cannot be read.
@@ -73,6 +73,10 @@ def _checkpoints(run: RunFolder, plan: ArmPlan, records: list[RoundRecord]) -> I
         if after.get(place) != state_digest(load_checkpoint(stored.path)[0]):
             said = f"{plan.name} {place[0]} round {place[1] + 1}"
             yield f"{stored.path.name} does not hold what the ledger says of {said}"
+    try:
+        store.rule(plan.name)
+    except PhccError as error:
+        yield str(error)
 
 
 def _report(run: RunFolder, records: tuple[RoundRecord, ...]) -> Iterator[str]:

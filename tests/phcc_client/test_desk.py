@@ -20,6 +20,7 @@ from phcc_client.policy import Policy
 from phcc_client.session import Session
 from phcc_client.worker import Worker
 from phcc_model.contract import keys
+from phcc_model.contract.control import order_arrays
 from phcc_model.contract.messages import EvaluateReply, Failure, PollOrder, SiteCard, TrainReply, Working
 from phcc_model.errors import ContractError, PolicyError, VersionMismatch
 from phcc_model.study_file import dump_study
@@ -77,6 +78,30 @@ def test_an_order_is_answered_as_a_session_answers_it(home: Home, working: Worke
     assert scored.loss == session.evaluate(evaluate_order(STUDY, keys.FINETUNE, "Alma")).loss
     kinds = [sent.kind for sent in Outbox(home.outbox).read()]
     assert kinds == ["SiteCard", "TrainReply", "EvaluateReply"]
+
+
+def test_a_restarted_hospital_goes_on_with_its_control_variate_and_writes_down_what_left(
+    home: Home, tmp_path: Path
+) -> None:
+    """SCAFFOLD through desk, spool and worker, new ones for each round, against a session elsewhere."""
+    study = tiny_study(federation={"algorithm": "scaffold"})
+    Policy(home.folder).see(dump_study(study))
+    Policy(home.folder).decide(study.digest, "approved")
+    elsewhere = Session(write_centre(tmp_path / "elsewhere", study, "Alma", CENTRES["Alma"]), "Alma")
+    for number in range(2):
+        order = train_order(study, keys.FINETUNE, "Alma", number)
+        along = order_arrays(np.full(order.arrays[keys.FLOAT].size, 0.01, np.float32), number - 1)
+        order = dataclasses.replace(order, arrays=order.arrays | along)
+        assert isinstance(Desk(home).train(order), Working)
+        Worker(home).work()
+        reply, direct = Desk(home).train(order), elsewhere.train(order)
+        assert isinstance(reply, TrainReply)
+        assert reply.arrays.keys() == direct.arrays.keys()
+        for name, array in direct.arrays.items():
+            np.testing.assert_array_equal(reply.arrays[name], array)
+    (*_, sent) = Outbox(home.outbox).read()
+    names = {array.name for array in sent.arrays}
+    assert names == {"change", "change.scales", "control.change", "control.change.scales"}
 
 
 def test_without_a_worker_the_desk_says_that_the_order_waits(home: Home) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from phcc_client.guard import failure_of, may_leave, must_be_announced, must_have_enough, suppressed
 from phcc_model import errors
-from phcc_model.contract import codec, keys
+from phcc_model.contract import codec, control, keys
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import EvaluateReply, Failure, SiteCard, TrainReply
 from phcc_model.contract.wire import Message
@@ -328,3 +328,17 @@ def test_a_range_that_is_none_or_finer_than_agreed_does_not_leave(seen: dict[str
     with pytest.raises(ContractError):
         may_leave(dataclasses.replace(TOLD, seen=seen))
     assert may_leave(TOLD) is TOLD
+
+
+CONTROLLED = dataclasses.replace(TRAINED, arrays=arrays_of() | control.encode(DELTA, "fp32"))
+
+
+def test_a_control_variate_leaves_only_where_the_study_says_so_and_then_always() -> None:
+    assert may_leave(CONTROLLED, MANIFEST, controlled=True) is CONTROLLED
+    with pytest.raises(ContractError, match="not expected"):
+        may_leave(CONTROLLED, MANIFEST)
+    with pytest.raises(ContractError, match=r"control\.change"):
+        may_leave(TRAINED, MANIFEST, controlled=True)
+    more = dataclasses.replace(CONTROLLED, arrays=CONTROLLED.arrays | {"control.gradient": DELTA})
+    with pytest.raises(ContractError, match=r"control\.gradient"):
+        may_leave(more, MANIFEST, controlled=True)

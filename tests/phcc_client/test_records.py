@@ -222,7 +222,17 @@ def test_arrays_where_none_belong_are_refused() -> None:
 def test_orders_with_the_same_weights_hold_them_once() -> None:
     """The coordinator held a model for each site: 24 models with 24 sites."""
     arrays = {keys.FLOAT: np.random.default_rng(0).standard_normal(500_000, np.float32)}
-    orders = [dataclasses.replace(ORDERS[1], site=f"S{number}", arrays=arrays) for number in range(24)]
+    must_be_held_once(arrays, [arrays] * 24)
+
+
+def test_orders_that_share_weights_and_differ_in_little_hold_the_weights_once() -> None:
+    """As under SCAFFOLD, where each site is told the last round that is known of it."""
+    arrays = {keys.FLOAT: np.random.default_rng(0).standard_normal(500_000, np.float32)}
+    must_be_held_once(arrays, [arrays | {keys.CONTROL_ROUND: np.array([number])} for number in range(24)])
+
+
+def must_be_held_once(arrays: dict[str, np.ndarray], each: list[dict[str, np.ndarray]]) -> None:
+    orders = [dataclasses.replace(ORDERS[1], site=f"S{n}", arrays=own) for n, own in enumerate(each)]
     tracemalloc.start()
     contents = server.write_orders(orders)
     _, peak = tracemalloc.get_traced_memory()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from phcc_client.home import ClientSettings
 from phcc_client.outbox import Outbox
 from phcc_client.wording import leaves, privacy, told
 from phcc_model.config import StudyConfig
-from phcc_model.contract import keys
-from phcc_model.contract.messages import EvaluateReply, SiteCard
+from phcc_model.contract import codec, control, keys
+from phcc_model.contract.messages import EvaluateReply, SiteCard, TrainReply
 from phcc_model.threshold import BINS
 
 SETTINGS = ClientSettings(hospital="H1", server="a:1")
@@ -72,3 +74,34 @@ def test_how_many_stand_behind_a_range_is_said() -> None:
     for least, behind in ((1, 5), (5, 5), (12, 12)):
         settings = ClientSettings(hospital="H1", server="a:1", minimum_count=least)
         assert f"{behind} patients or more" in dict(privacy(StudyConfig(), settings))["ranges"]
+
+
+def test_a_control_variate_is_said_before_and_after_it_leaves(tmp_path: Path) -> None:
+    scaffold = StudyConfig.model_validate({"federation": {"algorithm": "scaffold"}})
+    said = dict(leaves(scaffold, {keys.FINETUNE: 1000}))["finetune: control"]
+    assert "mean of this hospital's gradients" in said
+    assert "1,000 more numbers (2.0 kB)" in said
+    assert "finetune: control" not in dict(leaves(StudyConfig(), {keys.FINETUNE: 1000}))
+    assert "finetune: control" in dict(leaves(StudyConfig(), {keys.FINETUNE: 1000}, [scaffold]))
+    delta = np.ones(10, np.float32)
+    reply = TrainReply(
+        package="0.1.0",
+        study_digest="5" * 64,
+        arm="scaffold",
+        stage=keys.FINETUNE,
+        round=0,
+        site="H1",
+        manifest_digest="6" * 64,
+        encoding="fp32",
+        patients=3,
+        cases=3,
+        steps=1,
+        seconds=1.0,
+        metrics={},
+        arrays=codec.encode(delta, "fp32") | control.encode(delta, "fp32"),
+    )
+    sent = Outbox(tmp_path / "outbox.jsonl").record(reply)
+    assert [array.name for array in sent.arrays] == ["change", "control.change"]
+    assert told(sent).startswith(
+        "change of 10 weights and of 10 numbers of its control variate (0.1 kB) from 3"
+    )

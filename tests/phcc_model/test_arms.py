@@ -89,6 +89,9 @@ SINGLE = {"data.normalisation": "own-liver", "model.classifier.features": ("abso
             SITES,
             {"federation.algorithm": "fedavg", "federation.encoding": "int8"},
         ),
+        ("fedema", "federated", SITES, {"federation.algorithm": "fedema"}),
+        ("fedbn", "federated", SITES, {"federation.algorithm": "fedbn"}),
+        ("scaffold", "federated", SITES, {"federation.algorithm": "scaffold"}),
         ("fedadam", "federated", SITES, {"federation.algorithm": "fedadam"}),
         (
             "fedyogi+labels-50",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from builders import CENTRES, TamperedSites, open_sessions, tiny_study
 
+from phcc_client.memory import SiteMemory
 from phcc_model.checkpoint import state_digest
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
@@ -17,12 +18,15 @@ from phcc_model.errors import StorageError
 from phcc_server.coordinator import ArmResult, Coordinator
 from phcc_server.ledger import Ledger
 from phcc_server.rules import FIRST, SECOND
-from phcc_server.sites import Sites
+from phcc_server.run_folder import RunFolder
+from phcc_server.sites import NoReply, Sites
 from phcc_server.store import RunStore
+from phcc_server.study_runner import StudyRunner
+from phcc_server.verification import faults_of
 from phcc_simulation.federation import MemorySites
 
 SITES = tuple(CENTRES)
-ALGORITHMS = ("fedadam", "fedyogi", "fedema", "fedbn")
+ALGORITHMS = ("fedadam", "fedyogi", "fedema", "fedbn", "scaffold")
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
 
@@ -119,6 +123,70 @@ def test_a_run_killed_in_any_round_goes_on_to_the_same_weights(
     assert after.digest == whole(algorithm).digest == state_digest(after.weights)
 
 
+# ---- SCAFFOLD
+
+
+def alone(algorithm: str, folder: Path) -> ArmResult:
+    study = study_with(algorithm, federation={"minimum_sites": 1, "weighting": "equal", "encoding": "fp32"})
+    sites = MemorySites(open_sessions(folder, study, {"Alma": CENTRES["Alma"]}))
+    return coordinator(folder, study, sites).run(["Alma"])
+
+
+def test_scaffold_with_one_site_is_fedavg_to_the_bit(tmp_path: Path) -> None:
+    """There is nothing to correct: the mean control variate is the site's own, after every round."""
+    ours, plain = (alone(name, tmp_path / name) for name in ("scaffold", "fedavg"))
+    assert digests(ours) == digests(plain)
+
+
+def test_a_reply_that_was_lost_is_not_in_the_mean_and_the_site_knows(tmp_path: Path) -> None:
+    """The coordinator's control variate stays the mean of what the sites go on from, by their patients."""
+    study = study_with("scaffold", pretrain={"rounds": 0})
+    told: dict[tuple[str, int], int] = {}
+
+    class LosingSites(TamperedSites):
+        def train(self, orders: Any, deadline_s: float) -> Any:
+            for order, reply in super().train(orders, deadline_s):
+                told[order.site, order.round] = int(order.arrays[keys.CONTROL_ROUND][0])
+                lost = (order.site, order.round) == ("Berg", 1)
+                yield order, NoReply("refused", "lost on its way") if lost else reply
+
+    sessions = open_sessions(tmp_path, study)
+    run(tmp_path, study, LosingSites(sessions))
+    assert [told[site, number] for site in ("Alma", "Berg") for number in range(3)] == [-1, 0, 1, -1, 0, 0]
+    kept = RunStore(tmp_path / "checkpoints", study.digest).rule("full")
+    assert kept is not None
+    patients = {"Alma": 5, "Berg": 4, "Cork": 3}
+    total = np.zeros(kept.arrays[keys.CONTROL].size)
+    for site, session in sessions.items():
+        memory = SiteMemory(session.folder / "memory", study.digest, "full", "scaffold/finetune")
+        total += patients[site] * (memory.of(2) or {})[keys.CONTROL]
+    assert np.linalg.norm(total) > 0
+    np.testing.assert_allclose(kept.arrays[keys.CONTROL], total / 12, atol=1e-6)
+
+
+# ---- FedBN
+
+
+def test_the_global_norms_of_fedbn_are_the_mean_of_the_sites_own(tmp_path: Path) -> None:
+    study = study_with("fedbn", pretrain={"rounds": 0}, federation={"encoding": "fp32"})
+    sessions = open_sessions(tmp_path, study)
+    run(tmp_path, study, MemorySites(sessions))
+    latest = RunStore(tmp_path / "checkpoints", study.digest).latest("full")
+    assert latest is not None
+    assert latest.info.round_index == 2
+    patients = {"Alma": 5, "Berg": 4, "Cork": 3}
+    own = {
+        site: SiteMemory(session.folder / "memory", study.digest, "full", "fedbn/finetune").of(2) or {}
+        for site, session in sessions.items()
+    }
+    assert len(own["Alma"]) > 4
+    for name in own["Alma"]:
+        mean = sum(patients[site] * own[site][name].astype(float) for site in own) / 12
+        np.testing.assert_allclose(latest.arrays[name], mean, atol=1e-6)
+    for name in ("encoder.stem_norm.weight", "norm.bias", "norm.mean_tc"):
+        assert len({own[site][name].tobytes() for site in own}) == 3
+
+
 # ---- FedAdam, FedYogi
 
 
@@ -150,3 +218,16 @@ def test_a_run_whose_index_does_not_name_the_moments_is_not_gone_on_with(tmp_pat
     index.write_text(index.read_text(encoding="utf-8").replace('"finetune-0000-rule.safetensors"', "null"))
     with pytest.raises(StorageError, match="what fedadam kept after round 1 is not there"):
         run(tmp_path, study, MemorySites(hospitals))
+
+
+def test_what_the_rule_keeps_is_proved_whole_with_the_rest_of_a_run(tmp_path: Path) -> None:
+    study = study_with("fedadam", pretrain={"rounds": 0}, finetune={"rounds": 1})
+    folder = RunFolder.create(tmp_path / "runs", study, SITES)
+    StudyRunner(folder, MemorySites(open_sessions(tmp_path, study))).run()
+    assert faults_of(folder) == ()
+    (rule,) = folder.checkpoints.rglob("*-rule.safetensors")
+    content = bytearray(rule.read_bytes())
+    content[-1] ^= 1
+    rule.write_bytes(bytes(content))
+    (fault,) = faults_of(folder)
+    assert "finetune-0000-rule.safetensors: this checkpoint cannot be used" in fault

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phcc_model.config import FinetuneSettings, StudyConfig
-from phcc_model.contract import codec, keys
+from phcc_model.contract import codec, control, keys
 from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import (
     CardOrder,
@@ -343,3 +343,37 @@ def test_a_card_whose_ranges_or_reasons_make_no_sense_is_refused(changes) -> Non
         check_card(dataclasses.replace(CARD, **changes), order)
     told = dataclasses.replace(CARD, aside={"no-lesion": 7}, seen={"field.low": 1.5, "field.high": 3.0})
     assert check_card(told, order) is told
+
+
+# ---- SCAFFOLD's control variate
+
+
+SCAFFOLD = StudyConfig.model_validate({"federation": {"algorithm": "scaffold"}})
+
+
+def controlled(delta: np.ndarray) -> TrainReply:
+    return dataclasses.replace(REPLY, arrays=arrays_of() | control.encode(delta, "fp16"))
+
+
+def test_a_control_variate_is_decoded_beside_the_weights() -> None:
+    change = check(controlled(DELTA[::-1].copy()), study=SCAFFOLD)
+    assert change.control is not None
+    np.testing.assert_allclose(change.control, DELTA[::-1], atol=2e-3)
+    np.testing.assert_allclose(change.delta, DELTA, atol=2e-3)
+    assert check(REPLY).control is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "study", "message"),
+    [
+        (REPLY, SCAFFOLD, r"control\.change: array is missing"),
+        (controlled(DELTA), STUDY, r"control\.change.*not expected"),
+        (controlled(DELTA[:4]), SCAFFOLD, r"control\.change: shape is"),
+        (controlled(DELTA * np.float32(1e9)), SCAFFOLD, "the control's change is .* long"),
+    ],
+)
+def test_a_control_variate_that_does_not_hold_is_refused(
+    reply: TrainReply, study: StudyConfig, message: str
+) -> None:
+    with pytest.raises(ReplyRefused, match=message):
+        check(reply, study=study)

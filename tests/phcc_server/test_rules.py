@@ -131,6 +131,48 @@ def test_running_statistics_are_averaged_and_weights_are_stepped() -> None:
     assert 0.0 < float(moved["out.bias"][0]) < 0.1
 
 
+# ---- SCAFFOLD
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_mean_control_is_that_over_all_sites_that_have_taken_part(data: st.DataObject) -> None:
+    """Whoever takes part in which round: c is the weighted mean of what the sites hold, so corrections cancel."""
+    weights = {site: float(data.draw(st.integers(1, 300))) for site in "ABCD"}
+    made = server_rule(FederationSettings(algorithm="scaffold"))
+    state, held = made.start(3), dict.fromkeys(weights, np.zeros(3))
+    seen: dict[str, int] = {}
+    for number in range(data.draw(st.integers(1, 6))):
+        there = data.draw(st.sets(st.sampled_from(sorted(weights)), min_size=1))
+        folded = aggregation.Aggregate(3)
+        for site in sorted(there):
+            assert int(made.along(state, site)[keys.CONTROL_ROUND][0]) == seen.get(site, -1)
+            change = data.draw(hnp.arrays(np.float32, 3, elements=st.floats(-1, 1, width=32)))
+            held[site] = held[site] + change
+            seen[site] = number
+            folded.fold(change, weights[site])
+        state = made.controlled(state, folded.mean(), {site: weights[site] for site in there}, number)
+        wanted = sum(weights[site] * held[site] for site in seen) / sum(weights[site] for site in seen)
+        np.testing.assert_allclose(made.along(state, "A")[keys.CONTROL], wanted, atol=1e-5)
+
+
+def test_with_equal_weights_and_all_sites_known_it_is_the_published_step() -> None:
+    """c = c + |S| / N mean over S: here 1 of 4 sites, whose control variate changed by 8."""
+    made = server_rule(FederationSettings(algorithm="scaffold", weighting="equal"))
+    everyone = dict.fromkeys("ABCD", 1.0)
+    state = made.controlled(made.start(1), np.ones(1, np.float32), everyone, 0)
+    state = made.controlled(state, np.full(1, 8.0, np.float32), {"B": 1.0}, 1)
+    np.testing.assert_allclose(state[keys.CONTROL], [1.0 + 8.0 / 4])
+    assert [int(made.along(state, site)[keys.CONTROL_ROUND][0]) for site in "ABE"] == [0, 1, -1]
+
+
+def test_scaffolds_weights_are_fedavgs() -> None:
+    made = server_rule(FederationSettings(algorithm="scaffold"))
+    base, delta = np.ones(2, np.float32), np.array([0.5, -2.0], np.float32)
+    new, _ = made.apply(base, delta.copy(), made.start(2))
+    np.testing.assert_array_equal(new, [1.5, -1.0])
+
+
 def test_fedprox_and_fedavg_keep_nothing() -> None:
     for algorithm in ("fedavg", "fedprox"):
         made = server_rule(FederationSettings(algorithm=algorithm))
