@@ -1,15 +1,19 @@
 """Where the score comes from: one heat map per phase, and how much attention each phase got.
 
-Grad-CAM [F: Selvaraju et al., ICCV 2017]: the channels of a stage's map, each weighted by the mean gradient of
-the logit by it, summed; what is negative is left out. Before that, what all cells of a case share is taken off
-[R]: a channel's mean over the map says nothing of where, and its sign decides whether a map is empty. Measured on
-two small networks and 53 synthetic patients, without this: 9 maps empty (``gap+lesion``), and 51 (``gap``); with
-it none. `centred` off is the published form. Beside it HiResCAM [F: Draelos & Carin, arXiv 2011.08891]
-and LayerCAM [F: Jiang et al., TIP 2021], which weight each cell by its own gradient.
+HiResCAM [F: Draelos & Carin, arXiv 2011.08891]: each cell of a stage's map times the logit's slope by that very
+cell, summed over the channels; what is negative is left out. Grad-CAM [F: Selvaraju et al., ICCV 2017] takes the
+mean slope of a channel for all cells, which is the same thing where pooling is the plain mean (``gap``), and
+only there: where the lesion is pooled by itself, a channel's mean slope adds up parts that read different
+places, and the part of the spread cancels altogether. Hence the choice [R]: Grad-CAM for ``gap``, HiResCAM for
+every other pooling (DECISIONS 31). LayerCAM [F: Jiang et al., TIP 2021] takes positive slopes alone.
 
-What a map is not: with ``gap+lesion`` pooling the gradient by the last map is larger in the lesion's cells
-whatever the network has learnt, so that HiResCAM and LayerCAM lie there by construction. Grad-CAM's weights are
-means over all cells, the same inside and outside: where its map lies is the network's doing.
+Before Grad-CAM what all cells of a case share is taken off [R]: a channel's mean over the map says nothing of
+where, and its sign decides whether a map is empty: as published, 51 of 53 were (synthetic patients). `centred`
+off is the published form.
+
+What a map is not: with lesion pooling the slope by the last map is larger in the lesion's cells whatever the
+network has learnt, so that part of where HiResCAM lies is the pooling's doing. How large a part, networks drawn
+anew tell (`explain_measures`).
 """
 
 from __future__ import annotations
@@ -34,11 +38,12 @@ from phcc_model.sparse import spread
 
 Method = Literal["grad-cam", "hires-cam", "layer-cam"]
 Toward = Literal["positive", "negative"]
+_METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
 class CamResult:
-    """What `grad_cam` found, on the CPU.
+    """What `heat_maps` found, on the CPU.
 
     Attributes:
         maps_bpdhw: float32 on the input's grid, at least zero, at most 1 per case, which is where the case's
@@ -54,16 +59,39 @@ class CamResult:
     logit_b: Tensor
 
 
-def grad_cam(
+def usual_method(model: Classifier) -> Method:
+    """How a model's heat maps are drawn unless one asks for another: by what its pooling makes faithful."""
+    return "grad-cam" if model.pooling == "gap" else "hires-cam"
+
+
+def chosen_method(model: Classifier, name: str | None) -> Method:
+    """The method of this name; None: the usual one.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    if name is None:
+        return usual_method(model)
+    for method in _METHODS:
+        if method == name:
+            return method
+    raise ConfigError(
+        f"there is no heat map of the kind {name!r}",
+        where="method",
+        remedy=f"Choose among {', '.join(_METHODS)}",
+    )
+
+
+def heat_maps(
     model: Classifier,
     volumes_bpdhw: Tensor,
     present_bp: Tensor,
     lesion_bdhw: Tensor | None = None,
     *,
-    method: Method = "grad-cam",
+    method: Method | None = None,
     stage: int = -1,
     toward: Toward = "positive",
-    centred: bool = True,
+    centred: bool | None = None,
 ) -> CamResult:
     """Heat maps of a batch of cases; each depends on its own case alone.
 
@@ -72,17 +100,19 @@ def grad_cam(
         volumes_bpdhw: normalised volumes, as in `Classifier.forward`.
         present_bp: bool, True where the phase is there; what stands in missing phases is never read.
         lesion_bdhw: 1 inside the lesion; None where it is not known: lesion pooling then takes all cells alike.
-        method: how gradients weight the map.
+        method: how gradients weight the map; None: `usual_method`.
         stage: of the encoder, from its first (0) or its last (-1); later ones know more and see less sharply.
         toward: what the map speaks for: a higher logit, or a lower one.
-        centred: whether each channel's mean over the case's cells is taken off first.
+        centred: whether each channel's mean over the case's cells is taken off first; None: for Grad-CAM only.
 
     Raises:
         ConfigError: there is no such method or stage.
         CaseError: not one phase of any case is there.
         TrainingError: a score is not finite.
     """
-    _check(model, method, stage)
+    method = chosen_method(model, method)
+    centred = method == "grad-cam" if centred is None else centred
+    _check_stage(model, stage)
     if not model.joint and not bool(present_bp.any()):
         raise CaseError(
             "none of the phases is there, so there is nothing to explain",
@@ -130,13 +160,7 @@ def _encoder(model: Classifier) -> Encoder:
     return model.encoder
 
 
-def _check(model: Classifier, method: str, stage: int) -> None:
-    if method not in get_args(Method):
-        raise ConfigError(
-            f"there is no heat map of the kind {method!r}",
-            where="method",
-            remedy=f"Choose among {', '.join(get_args(Method))}",
-        )
+def _check_stage(model: Classifier, stage: int) -> None:
     stages = len(_encoder(model).stages)
     if not -stages <= stage < stages:
         raise ConfigError(

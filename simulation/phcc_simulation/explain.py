@@ -25,7 +25,7 @@ from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, DatasetError
-from phcc_model.explain import CamResult, grad_cam
+from phcc_model.explain import CamResult, Method, heat_maps
 from phcc_model.explain_measures import Place, place_of, redrawn, with_rim
 from phcc_model.seeds import derive_seed
 from phcc_model.study_file import load_study
@@ -126,13 +126,14 @@ def true_lesion(
     return prepare(replace(raw, mask=truth, lesion_phase=phase), only).lesion_dhw > 0, True
 
 
-def explain_cases(model: Classifier, cases: CaseSet, at: int) -> CamResult:
-    """The heat map of one case."""
-    return grad_cam(
+def explain_case(model: Classifier, cases: CaseSet, at: int, method: Method | None = None) -> CamResult:
+    """The heat map of one case; without a method, the model's usual one."""
+    return heat_maps(
         model,
         torch.from_numpy(cases.volumes_npdhw[at : at + 1].astype(np.float32)),
         torch.from_numpy(cases.present_np[at : at + 1]),
         torch.from_numpy(cases.lesion_ndhw[at : at + 1].astype(np.float32)),
+        method=method,
     )
 
 
@@ -156,7 +157,11 @@ class Measured:
 
 
 def measure(
-    found: RunModel, cases: CaseSet, lesions: list[NDArray[np.bool_]], progress: Progress
+    found: RunModel,
+    cases: CaseSet,
+    lesions: list[NDArray[np.bool_]],
+    progress: Progress,
+    method: Method | None = None,
 ) -> Iterator[Measured]:
     """Every case under the trained network, then under networks drawn anew from the head down to the stem."""
     spacing = found.plan.study.data.crop.spacing_mm
@@ -165,7 +170,7 @@ def measure(
     reference: list[NDArray[np.float32]] = []
     for done, (name, draw, model) in enumerate(networks, start=1):
         for i, (case, patient) in enumerate(zip(cases.case, cases.patient, strict=True)):
-            map_dhw = explain_cases(model, cases, i).maps_bpdhw[0].sum(dim=0).numpy()
+            map_dhw = explain_case(model, cases, i, method).maps_bpdhw[0].sum(dim=0).numpy()
             if name == TRAINED:
                 reference.append(map_dhw)
             yield Measured(

@@ -26,23 +26,28 @@ def register(app: typer.Typer) -> None:
         cases: Annotated[int, typer.Option("--cases", min=2, help="Test cases that are measured.")] = 60,
         pictures: Annotated[int, typer.Option("--pictures", min=0, help="Of these, how many are drawn.")] = 8,
         arm: Annotated[str, typer.Option("--arm", help="Which arm's model.")] = "full",
+        method: Annotated[
+            str | None,
+            typer.Option(help="grad-cam, hires-cam or layer-cam; unsaid, what suits the model's pooling."),
+        ] = None,
     ) -> None:
         """Heat maps of test patients, and whether they lie in the lesion and depend on what was learnt.
 
         Example: phcc-simulate explain --run runs/demo --cases 60 --out heatmaps
         """
-        explain_run(run, arm, cases, pictures, out)
+        explain_run(run, arm, cases, pictures, out, method)
 
 
-def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path) -> None:
+def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path, method: str | None = None) -> None:
     """Draw, measure, write and print.
 
     Raises:
-        PhccError: the run is not finished, its data are gone, or the disk is full.
+        PhccError: the run is not finished, its data are gone, there is no such method, or the disk is full.
     """
     from rich.console import Console
 
     from phcc_model.errors import CaseError
+    from phcc_model.explain import chosen_method
     from phcc_model.storage import write_atomically
     from phcc_simulation.explain import RIM_MM, RunModel, measure, true_lesion
     from phcc_simulation.explain_files import draw_case
@@ -50,6 +55,7 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path) -> No
 
     console = Console(emoji=False)
     found = RunModel.open(run.expanduser().resolve(), arm)
+    how = chosen_method(found.model, method)
     chosen = found.unseen(count)
     raw = found.raw()
     lesions, sources = zip(
@@ -59,12 +65,12 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path) -> No
     drawn, remarks = 0, []
     for i in range(min(pictures, len(chosen))):
         try:
-            draw_case(found, chosen, i, raw.get(chosen.case[i]), out)
+            draw_case(found, chosen, i, raw.get(chosen.case[i]), out, how)
             drawn += 1
         except CaseError as error:
             remarks.append(str(error))
     rows = tabulate(
-        list(measure(found, chosen, list(lesions), lambda *_: None)),
+        list(measure(found, chosen, list(lesions), lambda *_: None, how)),
         found.study.seed,
     )
     judged = verdict(rows)
@@ -76,12 +82,13 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path) -> No
         "lesion": lesion,
         "rim_mm": RIM_MM,
         "pooling": found.model.pooling,
+        "method": how,
         "verdict": judged,
         "networks": as_plain(rows),
         "remarks": remarks,
     }
     write_atomically(out / "explain.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-    _print(console, rows, lesion)
+    _print(console, rows, lesion, how)
     reached = "reached" if judged["reached"] else "not reached"
     console.print(f"wanted: {judged['wanted']}: {reached}", soft_wrap=True)
     console.print(f"{drawn} cases drawn in {out}; every figure in {out / 'explain.json'}", soft_wrap=True)
@@ -89,7 +96,7 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path) -> No
         console.print(remark, soft_wrap=True, markup=False)
 
 
-def _print(console: Console, rows: Sequence[Row], lesion: str) -> None:
+def _print(console: Console, rows: Sequence[Row], lesion: str, method: str) -> None:
     from rich.table import Table
 
     table = Table(
@@ -101,7 +108,7 @@ def _print(console: Console, rows: Sequence[Row], lesion: str) -> None:
         "pointing game",
         "trained / this",
         "alike",
-        title=f"heat maps, 95 % intervals over patients; lesion: {lesion}",
+        title=f"heat maps ({method}), 95 % intervals over patients; lesion: {lesion}",
     )
     for row in rows:
         first = row is rows[0]

@@ -9,18 +9,21 @@ from phcc_client.imaging.case import RawCase
 from phcc_client.overlay import overlay_png, write_map_nifti
 from phcc_client.overlay_place import crop_affines
 from phcc_model.cases import CaseSet
+from phcc_model.explain import Method
 from phcc_model.storage import write_atomically
-from phcc_simulation.explain import RunModel, explain_cases
+from phcc_simulation.explain import RunModel, explain_case
 
 
-def draw_case(found: RunModel, cases: CaseSet, at: int, raw: RawCase | None, out: Path) -> None:
+def draw_case(
+    found: RunModel, cases: CaseSet, at: int, raw: RawCase | None, out: Path, method: Method | None = None
+) -> None:
     """Write ``<case>.png`` and ``<case>_<phase>.nii.gz``.
 
     Raises:
         CaseError: the images carry no place in the patient, or cannot be read; the picture is there even so.
         StorageError: the disk is full or not writable.
     """
-    result = explain_cases(found.model, cases, at)
+    result = explain_case(found.model, cases, at, method)
     maps_pdhw = result.maps_bpdhw[0].numpy()
     settings = found.plan.study.data
     name = re.sub(r"[^\w.-]+", "_", cases.case[at])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phcc_model.build import build_classifier
-from phcc_model.explain import grad_cam
+from phcc_model.explain import heat_maps
 from phcc_model.explain_measures import mean_interval, place_of, ratio_interval, redrawn, with_rim
 
 
@@ -115,7 +115,7 @@ def test_on_a_network_that_has_learnt_its_task_the_map_finds_what_it_was_taught(
     there = torch.ones(int(positive.sum()), 2, dtype=torch.bool)
 
     def densities(network: torch.nn.Module) -> np.ndarray:
-        maps = grad_cam(network, unseen[positive], there).maps_bpdhw[:, 1].numpy()  # type: ignore[arg-type]
+        maps = heat_maps(network, unseen[positive], there).maps_bpdhw[:, 1].numpy()  # type: ignore[arg-type]
         found = [place_of(m, w.numpy()).concentration for m, w in zip(maps, where[positive], strict=True)]
         return np.array([np.nan if value is None else value for value in found])
 

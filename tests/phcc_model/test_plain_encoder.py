@@ -9,7 +9,7 @@ import torch
 from phcc_model.build import build_classifier, state_of
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError
-from phcc_model.explain import grad_cam
+from phcc_model.explain import heat_maps
 
 STUDY = StudyConfig.model_validate(
     {
@@ -46,4 +46,4 @@ def test_it_learns_what_can_be_seen() -> None:
 def test_no_heat_map_is_drawn_of_it() -> None:
     model = build_classifier(STUDY)
     with pytest.raises(ConfigError, match="not of the plain baseline"):
-        grad_cam(model, torch.randn(1, 4, *SIZE), torch.ones(1, 4, dtype=torch.bool), torch.ones(1, *SIZE))
+        heat_maps(model, torch.randn(1, 4, *SIZE), torch.ones(1, 4, dtype=torch.bool), torch.ones(1, *SIZE))

@@ -14,7 +14,7 @@ from phcc_client.imaging.dataset import stack
 from phcc_client.prediction.result import Verdict
 from phcc_client.prediction.subject import Subject
 from phcc_model.config import Phase
-from phcc_model.explain import grad_cam
+from phcc_model.explain import heat_maps
 from phcc_model.package import ModelPackage
 from phcc_model.training.predict import predict
 
@@ -49,7 +49,7 @@ def score(package: ModelPackage, subject: Subject) -> Scored:
     logit = float(predict(model, cases, device=torch.device("cpu")).astype(np.float64)[0])
     probability = float(1.0 / (1.0 + np.exp(-logit)))
     prepared = subject.prepared
-    cam = grad_cam(
+    cam = heat_maps(
         model,
         torch.from_numpy(prepared.volumes_pdhw.astype(np.float32))[None],
         torch.from_numpy(prepared.present_p)[None],

@@ -154,7 +154,8 @@ def _of_the_method(summary: Summary) -> dict[str, str]:
         "code": "Open source; versions of the libraries stand in the record of each round",
         "software": _versions(summary),
         "arms": f"Arms that differ in one thing each: {arms}" if arms else "",
-        "explain": "Grad-CAM per phase and attention over phases, offered with a prediction",
+        "explain": "Class activation maps per phase (HiResCAM; Grad-CAM where pooling is the plain mean) and "
+        "attention over phases, offered with a prediction",
         "digests": "; ".join(f"{name} {digest}" for name, digest in summary.digests.items()),
         "limits": " ".join(wording.limitations(summary)),
     }
