@@ -23,7 +23,7 @@ from phcc_server.report.summary import build_summary
 from phcc_simulation.cli import main
 from phcc_simulation.proof.claims import claims_of
 from phcc_simulation.proof.combine import combine
-from phcc_simulation.proof.commands import combine_seeds
+from phcc_simulation.proof.commands import combine_seeds, drawings
 from phcc_simulation.proof.configuration import configuration
 from phcc_simulation.proof.monitors import rounds_of, weighting_of
 from phcc_simulation.proof.runs import read_run, read_runs
@@ -267,6 +267,7 @@ def test_seeds_that_share_patients_are_said_to(tmp_path: Path) -> None:
     assert found.same_test
     assert "Every seed is judged on the same patients of the external test" in text
     assert "once for all of them" in text
+    assert "Seeds 0, 1, 2; a seed stands for other first weights." in text
     other = tmp_path / "other"
     for seed in SEEDS:
         make_seed(other / f"seed-{seed}", seed, {"full": 1.0}, [f"data.phantom.seed={min(seed, 1)}"])
@@ -281,13 +282,15 @@ def test_without_an_external_centre_the_internal_test_judges(tmp_path: Path) -> 
     for seed in SEEDS:
         rows = [
             replace(row, patient=f"{row.centre}-{row.patient}", case=f"{row.centre}-{row.case}")
-            for row in made_scores(seed, {"full": 2.0, "pooled": 2.0})
+            for row in made_scores(seed, {"full": 2.0, "pooled": 2.0, "full+labels-10": 1.0})
             if row.split != "external"
         ]
         dealt = [replace(row, centre=f"virtual-{1 + (int(row.case[-3:]) + seed) % 3}") for row in rows]
-        study = load_study(find_study("adrenal"), [f"seed={seed}", "data.path=/deep/file.npz"])
+        changes = [f"seed={seed}", "data.path=/deep/file.npz", "data.crop.size=[16, 16, 16]"]
+        study = load_study(find_study("adrenal"), changes)
         data = {"synthetic": False, "source": "medmnist", "patients": 140, "split": []}
-        summary = build_summary(dealt, study=study.name, data=data, bootstrap=0)
+        digests = {"splits": f"{seed}" * 64}
+        summary = build_summary(dealt, study=study.name, data=data, digests=digests, bootstrap=0)
         folder = tmp_path / f"seed-{seed}"
         folder.mkdir()
         (folder / "study.yaml").write_text(dump_study(study))
@@ -305,9 +308,15 @@ def test_without_an_external_centre_the_internal_test_judges(tmp_path: Path) -> 
     assert "## Claims, internal test" in text
     assert "external" not in text
     assert "another share of the same training patients to centres" in text
-    assert (
-        "phcc-simulate seeds adrenal --set data.path=file.npz --seeds 0,1,2 --arm full --arm pooled" in text
-    )
+    sets = "--set 'data.crop.size=[16,16,16]' --set data.path=file.npz"
+    assert f"phcc-simulate seeds adrenal {sets} --seeds 0,1,2 --arm full --arm pooled " in text
+    again = load_study(find_study("adrenal"), ["data.crop.size=[16,16,16]"])
+    assert again.data.crop == runs[0].study.data.crop
+    pictures = {one.picture.name: one.picture.document for one in drawings(found, runs)}
+    assert {"forest", "differences", "labels"} <= set(pictures)
+    for name in ("forest", "differences", "labels"):
+        assert "internal test" in pictures[name]
+        assert "external" not in pictures[name]
     assert "source: medmnist" in text
     assert "/deep" not in text
 
