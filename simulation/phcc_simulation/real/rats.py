@@ -1,9 +1,10 @@
 """Rats' liver curves as tokens over time, each with a label: was a drug given that inhibits hepatic uptake?
 
-Gadoxetate DCE-MRI of rats at several centres and field strengths (TRISTAN, CC BY 4.0). Rifampicin and ciclosporin
-inhibit its uptake into hepatocytes; asunaprevir, bosentan and pioglitazone change it marginally, and ketoconazole
-unexpectedly lowered the exposure (Melillo et al., Pharmaceutics 2023;15:896): these count, with placebo, as not
-inhibiting. A substance that is on neither list has no label, and its scan is set aside with the reason.
+Gadoxetate DCE-MRI of rats at several centres and field strengths (TRISTAN, CC BY 4.0). Of the six drugs given
+(Melillo et al., Pharmaceutics 2023;15:896) rifampicin and ciclosporin are the strong inhibitors of its uptake
+into hepatocytes. The others (asunaprevir, bosentan, ketoconazole, pioglitazone) count, with placebo, as not
+inhibiting [R]: where weak inhibitors or ketoconazole count too, the question is another and a harder one. A
+substance that is on neither list has no label, and its scan is set aside with the reason.
 """
 
 from __future__ import annotations
