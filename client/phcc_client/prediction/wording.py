@@ -108,6 +108,6 @@ def origin_lines(prediction: Prediction) -> list[str]:
 
 LIMITS = (
     "The model was trained for research on patients who had a lesion that was drawn by a person; it cannot say "
-    "whether there is one and knows no other disease. Heat maps show what raised the score, not what a lesion is; "
-    "a model that reads the drawn lesion apart from the rest has them there whatever it has learnt."
+    "whether there is one and knows no other disease. Heat maps show what raised the score, not what a lesion "
+    "is; a model that reads the drawn lesion apart from the rest has them there whatever it has learnt."
 )
