@@ -104,7 +104,7 @@ def _must_be_the_same(out: Path, summary: Summary) -> None:
     for name, digest in summary.digests.items():
         if before.get(name, digest) != digest:
             raise ConfigError(
-                f"holds the judgement of another {name.partition('.')[0]} ({name})",
+                f"holds a judgement in which {name} was another",
                 where=str(out),
                 remedy="Choose another --out, and say that there were two",
             )
