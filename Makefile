@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint lint-deploy chaos comings cost newcomer fuzz bench bench-ingest setup clean
+.PHONY: demo test lint lint-deploy chaos comings cost newcomer fuzz bench bench-ingest bench-scale setup clean
 
 demo: $(READY)
 	$(BIN)/phcc-simulate configs/demo.yaml --out runs/demo
@@ -40,6 +40,10 @@ bench: $(READY)
 # The ingest of 500 synthetic patients: time, memory, and a second run with nothing to do.
 bench-ingest: $(READY)
 	$(BIN)/python tests/benchmarks/bench_ingest.py --out runs/bench-ingest
+
+# What a round costs the coordinator with 2, 8, 32 and 100 virtual centres that train nothing. SITES="2 8": these.
+bench-scale: $(READY)
+	$(BIN)/python tests/benchmarks/bench_scale.py --out runs/bench-scale $(if $(SITES),--sites $(SITES))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,14 +13,17 @@ import bench_clients
 import bench_depthwise
 import bench_images
 import bench_rounds
+import bench_scale
 import bench_step
 import bench_wire
 import pytest
-import results
 import torch
 from bench import Ratio, Run, Times, entries, in_turns, of_turns, options, ratio
 from hypothesis import given
 from hypothesis import strategies as st
+
+import results
+from phcc_model.errors import RoundError
 
 MAINS = {
     "step": (bench_step.main, 8),
@@ -161,3 +164,32 @@ def test_the_table_shows_the_last_figure_of_each_goal_and_how_far_to_trust_it(tm
 def test_the_history_is_no_file_of_the_repository() -> None:
     parsed: argparse.Namespace = options("").parse_args([])
     assert parsed.history.parent.name == "runs"
+
+
+def test_scale_without_flower_is_measured_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator's own loop over centres that train nothing; Flower's engine is left out here."""
+    monkeypatch.setattr(bench_scale, "by_flower", bench_scale.alone)
+    words = ["--tiny", "--repeats", "1", "--threads", "1", "--out", str(tmp_path)]
+    for sites in ("3", "2"):
+        assert bench_scale.main([*words, "--sites", sites]) == 0
+    rows = json.loads((tmp_path / bench_scale.FIGURES).read_text())["rows"]
+    assert [row["sites"] for row in rows] == [2, 3]  # the earlier run's figures are kept
+    for row in rows:
+        assert row["alone"]["round_s"] > 0
+        assert row["alone"]["run_mb"] > 4e-6 * row["weights"]  # a checkpoint at least
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scale.json", "scale.png", "scale.svg"]
+    assert capsys.readouterr().out.count("SCALE ") == 2
+
+
+def test_scale_names_a_run_that_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> float:
+        raise RoundError("too few sites")
+
+    monkeypatch.setattr(bench_scale, "by_flower", fails)
+    words = ["--tiny", "--repeats", "1", "--threads", "1", "--out", str(tmp_path), "--sites", "2"]
+    assert bench_scale.main(words) == 1
+    assert "2 centres: too few sites" in capsys.readouterr().err
