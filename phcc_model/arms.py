@@ -129,7 +129,7 @@ class ArmPlan:
             include={"seed", "data", "model", "pretrain", "federation"},
             exclude={"data": {"path"}, "model": {"classifier"}},
         )
-        leave_unsaid(plain, "federation")
+        leave_unsaid(plain)
         text = json.dumps([plain, self.kind, sorted(self.sites)], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -321,15 +321,14 @@ _ADDED_LATER = (
 """Section, key and usual value of what a study could not say at first: unsaid, it changes no study's name."""
 
 
-def leave_unsaid(plain: dict[str, dict[str, Any]], only: str | None = None) -> None:
+def leave_unsaid(plain: dict[str, dict[str, Any]]) -> None:
     """Take what was added later out of a study's plain form, wherever it has its usual value.
 
     Args:
-        plain: the study's sections by name, as JSON has them; changed in place.
-        only: the one section to look at.
+        plain: sections of a study by name, as JSON has them; changed in place.
     """
     for section, key, usual in _ADDED_LATER:
-        if only in (None, section) and plain[section][key] == usual:
+        if section in plain and plain[section][key] == usual:
             plain[section].pop(key)
 
 

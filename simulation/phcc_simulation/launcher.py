@@ -232,7 +232,7 @@ def _submit(folder: Path, plan: Launch, environment: Mapping[str, str]) -> str:
 
 
 def _follow(run_id: str, journal: Journal, home: Path, environment: Mapping[str, str]) -> Iterator[Event]:
-    heard = time.monotonic()
+    heard, ended = time.monotonic(), ""
     while True:
         for event in journal.new_events():
             heard = time.monotonic()
@@ -241,12 +241,14 @@ def _follow(run_id: str, journal: Journal, home: Path, environment: Mapping[str,
                 return
             if event.kind == "failed":
                 raise RoundError(str(event.fields["text"]).rstrip("."), remedy=f"Logs are in {home}")
+        if ended:
+            raise RoundError(f"Flower ended the run ({ended}) before the study was done",
+                             remedy=f"Read {home / 'superlink.log'}")  # fmt: skip
         if time.monotonic() - heard > SILENCE_SECONDS:
             heard = time.monotonic()
             status = _status(run_id, environment)
-            if status.startswith("finished"):
-                raise RoundError(f"Flower ended the run ({status}) before the study was done",
-                                 remedy=f"Read {home / 'superlink.log'}")  # fmt: skip
+            # What was written while Flower answered is read once more: the study may have ended meanwhile.
+            ended = status if status.startswith("finished") else ""
         time.sleep(POLL_SECONDS)
 
 
