@@ -172,16 +172,18 @@ def run(folder: Path, study: StudyConfig, sites: Sites) -> ArmResult:
     return Coordinator("full", study, sites, store, ledger, pretrained, lambda record: None).run(SITES)
 
 
-def test_flowers_apps_add_nothing_to_the_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["fedavg", "fedadam", "fedbn", "scaffold"])
+def test_flowers_apps_add_nothing_to_the_result(algorithm: str, tmp_path: Path) -> None:
     """Orders and replies as Flower's records, the hospital's own app, nodes in any order: the same digest."""
-    hospitals = open_sessions(tmp_path, STUDY)
+    study = tiny_study(federation={"algorithm": algorithm})
+    hospitals = open_sessions(tmp_path, study)
     nodes = {}
     for number, site in ((17, "Cork"), (4, "Alma"), (9, "Berg")):
         hospital_app = ClientApp()
         serve(hospital_app, lambda _, site=site: hospitals[site])  # type: ignore[misc]
         nodes[number] = flower_node(hospital_app, number)
-    through_flower = run(tmp_path / "flower", STUDY, FlowerSites(MemoryGrid(nodes), 30.0))
-    in_memory = run(tmp_path / "memory", STUDY, MemorySites(open_sessions(tmp_path / "other", STUDY)))
+    through_flower = run(tmp_path / "flower", study, FlowerSites(MemoryGrid(nodes), 30.0))
+    in_memory = run(tmp_path / "memory", study, MemorySites(open_sessions(tmp_path / "other", study)))
     assert through_flower.digest == in_memory.digest
     assert through_flower.threshold == in_memory.threshold
     for one, other in zip(through_flower.rounds, in_memory.rounds, strict=True):
