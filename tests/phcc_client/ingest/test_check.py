@@ -34,8 +34,8 @@ from phcc_client.ingest.settings import IngestSettings
 from phcc_client.ingest.site_folder import SiteFolder
 from phcc_model.config import PhantomSettings
 from phcc_model.errors import DatasetError
-from phcc_simulation.phantom.patient import make_patient
 from phcc_simulation.phantom.centres import centres_of
+from phcc_simulation.phantom.patient import make_patient
 
 NO_PRE = Finding(
     code="no-pre-contrast",

@@ -17,8 +17,8 @@ from phcc_client.ingest.duplicates import NEAR, SIDE, Duplicate, duplicate_findi
 from phcc_client.ingest.record import PatientRecord, PhaseRecord, Stage
 from phcc_model.config import PhantomSettings, Phase
 from phcc_model.errors import CaseError
-from phcc_simulation.phantom.patient import make_patient
 from phcc_simulation.phantom.centres import centres_of
+from phcc_simulation.phantom.patient import make_patient
 
 SHARED = Path(os.environ.get("PHCC_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 Picture = tuple[NDArray[np.float32], Grid, NDArray[np.float64]]

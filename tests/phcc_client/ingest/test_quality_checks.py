@@ -18,8 +18,8 @@ from phcc_client.ingest.quality_checks import (
 )
 from phcc_client.ingest.record import Finding, Stage
 from phcc_model.config import PhantomSettings, Phase
-from phcc_simulation.phantom.patient import make_patient
 from phcc_simulation.phantom.centres import centres_of
+from phcc_simulation.phantom.patient import make_patient
 
 SHAPE = (20, 64, 64)
 GRID = Grid.plain(SHAPE, (3.0, 1.5, 1.5))
