@@ -20,7 +20,7 @@ from phcc_simulation.proof.schema import (
     Verdict,
 )
 
-FULL = "full"
+FULL, BARE = "full", "no-pretraining"
 CEILING = "three signs"
 """The best possible AUC of the images alone, as the phantom calls it: AFP and size are not in them."""
 LEAST_SHARE, LEAST_EFFECTIVE = 0.95, 0.50
@@ -53,7 +53,7 @@ class _Wanted:
 
 
 _DIFFERENCES = (
-    _Wanted("no-pretraining", 0.05, strict=True),
+    _Wanted(BARE, 0.05, strict=True),
     _Wanted("phase:", 0.05),
     _Wanted("afp", 0.15),
     _Wanted("kinetics", 0.0),
@@ -67,6 +67,12 @@ def claims_of(found: Combined, runs: Sequence[SeedRun]) -> tuple[Claim, ...]:
     """Every claim, judged on the split `found.split`; the claims that `found` has play no part."""
     differences = (_difference(found, wanted) for wanted in _DIFFERENCES)
     return (*differences, _share(found), _overfitting(found), *_weighting(runs))
+
+
+def without_pretraining(arm: str) -> str:
+    """The arm that differs from `full`, or from a change of it, in this alone; any other arm itself."""
+    first, plus, rest = arm.partition("+")
+    return BARE + plus + rest if first == FULL else arm
 
 
 def best_of(found: Combined, prefix: str) -> str | None:

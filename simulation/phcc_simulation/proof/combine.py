@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from phcc_model.contract import keys
 from phcc_server.report.schema import EXTERNAL, INTERNAL, TEST_SPLITS, TRAIN
-from phcc_simulation.proof.claims import FULL, claims_of
+from phcc_simulation.proof.claims import FULL, claims_of, without_pretraining
 from phcc_simulation.proof.figures import (
     BOOTSTRAP,
     CROSSED,
@@ -52,11 +52,11 @@ def combine(
             ArmFigure(arm=arm, split=split, auc=auc_over(runs, arm, split, draws))
             for split in (TRAIN, *TEST_SPLITS)
         ]
-        if arm != FULL and FULL in arms:
-            differences += [
-                DifferenceFigure(a=FULL, b=arm, split=split, delta=delta_over(runs, FULL, arm, split, draws))
-                for split in TEST_SPLITS
-            ]
+    for a, b in _pairs(arms):
+        differences += [
+            DifferenceFigure(a=a, b=b, split=split, delta=delta_over(runs, a, b, split, draws))
+            for split in TEST_SPLITS
+        ]
     split = EXTERNAL if any(run.of(arm, EXTERNAL) for run in runs for arm in run.arms) else INTERNAL
     same_test = same_patients and shares_patients(runs, split)
     found = Combined(
@@ -78,6 +78,13 @@ def combine(
         combined_with={"package": keys.package_version(), "torch": importlib.metadata.version("torch")},
     )
     return found.model_copy(update={"claims": claims_of(found, runs)})
+
+
+def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Which arms are compared: `full` with every other, and any change to it with the same one to its rival."""
+    whole = [(FULL, arm) for arm in arms if arm != FULL] if FULL in arms else []
+    changed = [(arm, without_pretraining(arm)) for arm in arms if arm.startswith(f"{FULL}+")]
+    return whole + [(a, b) for a, b in changed if b in arms]
 
 
 def _facts(run: SeedRun) -> SeedFacts:

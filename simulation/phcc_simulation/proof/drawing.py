@@ -12,12 +12,11 @@ from matplotlib.figure import Figure as Sheet
 
 from phcc_server.report.canvas import QUIET, Picture, canvas, colour, marker
 from phcc_server.report.wording import split_title
-from phcc_simulation.proof.claims import CEILING, FULL
+from phcc_simulation.proof.claims import BARE, CEILING, FULL
 from phcc_simulation.proof.schema import Combined, Figure
 
 DPI = 150
 BEST = "#009E73"
-BARE = "no-pretraining"
 _LABELS = re.compile(r"(?:(full|no-pretraining)\+)?labels-(\d+)")
 _APART = 0.17
 """Between the two splits' marks of one arm, in rows."""

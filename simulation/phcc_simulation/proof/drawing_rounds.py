@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from phcc_model.contract import keys
 from phcc_server.report.canvas import canvas, colour, dash
 from phcc_server.report.schema import RoundSummary
-from phcc_simulation.proof.claims import FULL
-from phcc_simulation.proof.drawing import BARE, Drawing, above, finish, heading
+from phcc_simulation.proof.claims import BARE, FULL
+from phcc_simulation.proof.drawing import Drawing, above, finish, heading
 from phcc_simulation.proof.monitors import EFFECTIVE, RANK, UNIFORM, WEIGHTED, mean_metric, rounds_of, series
 from phcc_simulation.proof.runs import SeedRun
 from phcc_simulation.proof.schema import Combined

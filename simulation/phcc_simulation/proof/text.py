@@ -10,7 +10,7 @@ from rich.text import Text
 from phcc_server.report.schema import EXTERNAL, INTERNAL
 from phcc_server.report.table import line, plain
 from phcc_server.report.wording import DASH, duration, estimate, figure, limits, signed, split_title
-from phcc_simulation.proof.claims import CEILING, FULL, best_of
+from phcc_simulation.proof.claims import CEILING, FULL, best_of, without_pretraining
 from phcc_simulation.proof.schema import HOLDS, NOT, NOT_DEFINED, NOT_RUN, ON_AVERAGE, Claim, Combined, Figure
 
 
@@ -75,6 +75,8 @@ def markdown(found: Combined, captions: Sequence[tuple[str, str, str]], configur
     parts += [f"## AUC, mean over seeds{_kind(found)}", "\n".join(_areas(found))]
     if found.differences:
         parts += [f"## {FULL} less each arm{_kind(found)}", "\n".join(_differences(found))]
+    if len(pretrained := list(_pretraining(found))) > 3:
+        parts += [f"## With less without pre-training{_kind(found)}", "\n".join(pretrained)]
     for file, name, caption in captions:
         parts += [f"## {plain(name)}", f"![{plain(name)}]({file})", plain(caption)]
     parts += ["## Configuration", configuration] if configuration else []
@@ -180,12 +182,23 @@ def _differences(found: Combined) -> Iterator[str]:
     yield line([f"{FULL} less", *found.tests, f"{found.split}, every seed"])
     yield f"| --- |{' ---: |' * len(found.tests)} --- |"
     for arm in found.names:
-        deltas = {
-            split: delta for split in found.tests if (delta := found.delta(FULL, arm, split)) is not None
-        }
-        if deltas:
-            each = ", ".join(signed(one, 3) for one in deltas[found.split].each) or DASH
-            yield line([plain(cell) for cell in (arm, *map(_delta, deltas.values()), each)])
+        yield from _row(found, arm, FULL, arm)
+
+
+def _pretraining(found: Combined) -> Iterator[str]:
+    """What pre-training adds to `full` and to each change of it."""
+    yield line(["with less without", *found.tests, f"{found.split}, every seed"])
+    yield f"| --- |{' ---: |' * len(found.tests)} --- |"
+    for arm in found.names:
+        yield from _row(found, arm, arm, without_pretraining(arm))
+
+
+def _row(found: Combined, name: str, a: str, b: str) -> Iterator[str]:
+    """A row of differences, where these two arms were compared."""
+    deltas = {split: delta for split in found.tests if (delta := found.delta(a, b, split)) is not None}
+    if deltas:
+        each = ", ".join(signed(one, 3) for one in deltas[found.split].each) or DASH
+        yield line([plain(cell) for cell in (name, *map(_delta, deltas.values()), each)])
 
 
 def _seeds(found: Combined) -> Iterator[str]:

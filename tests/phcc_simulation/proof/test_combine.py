@@ -219,6 +219,21 @@ def test_arms_with_fewer_labels_are_drawn(tmp_path: Path) -> None:
     assert {f">{share}<" for share in (10, 25, 100)} <= set(re.findall(r">\d+<", drawing))
 
 
+def test_with_few_labels_too_pretraining_is_held_against_none(tmp_path: Path) -> None:
+    strength = {"full": 1.4, "no-pretraining": 1.0, "full+labels-10": 1.2, "no-pretraining+labels-10": 0.5}
+    strength["full+labels-5"] = 1.0  # whose rival was not run
+    for seed in SEEDS:
+        make_seed(tmp_path / f"seed-{seed}", seed, strength)
+    found, text = judged(tmp_path)
+    few = found.delta("full+labels-10", "no-pretraining+labels-10", found.split)
+    assert few is not None
+    areas = [found.auc(arm, found.split) for arm in ("full+labels-10", "no-pretraining+labels-10")]
+    assert few.each == tuple(a - b for a, b in zip(*(one.each for one in areas if one), strict=True))
+    table = text.split("## With less without pre-training, synthetic data")[1].split("##")[0]
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["full", "full+labels-10"]
+
+
 def test_an_arm_that_one_seed_lacks_is_judged_on_the_others(tmp_path: Path) -> None:
     for seed in SEEDS:
         arms = STRENGTH if seed else {"full": 3.0, "no-pretraining": 1.5}
