@@ -140,10 +140,7 @@ def heat_maps(
         map_ntc = map_ntc - map_ntc.mean(dim=1, keepdim=True)
     cam_nt = _weighted(map_ntc, torch.cat(slopes), method)
     cam_n1dhw = cam_nt.view(-1, 1, *_grid(model, stage, (d, h, w)))
-    fine_ndhw = F.interpolate(cam_n1dhw, (d, h, w), mode="trilinear", align_corners=False)[:, 0]
-    maps_bpdhw = _by_phase(fine_ndhw, present_bp, model.joint)
-    strongest_b1111 = maps_bpdhw.flatten(1).amax(dim=1)[:, None, None, None, None]
-    maps_bpdhw = maps_bpdhw / torch.where(strongest_b1111 > 0, strongest_b1111, 1.0)
+    maps_bpdhw = _on_the_input(cam_n1dhw, (d, h, w), present_bp, model.joint)
     attention_bp = None if model.joint else attention.shares(present_bp)
     return CamResult(
         maps_bpdhw.cpu(), None if attention_bp is None else attention_bp.cpu(), logit_b.detach().cpu()
@@ -242,6 +239,14 @@ def _weighted(map_ntc: Tensor, slope_ntc: Tensor, method: Method) -> Tensor:
     elif method == "layer-cam":
         slope_ntc = slope_ntc.relu()
     return (slope_ntc * map_ntc).sum(dim=2).relu()
+
+
+def _on_the_input(cam_n1dhw: Tensor, size: tuple[int, int, int], present_bp: Tensor, joint: bool) -> Tensor:
+    """Maps of the samples as maps of cases and phases, each case's strongest place 1."""
+    fine_ndhw = F.interpolate(cam_n1dhw, size, mode="trilinear", align_corners=False)[:, 0]
+    maps_bpdhw = _by_phase(fine_ndhw, present_bp, joint)
+    strongest_b1111 = maps_bpdhw.flatten(1).amax(dim=1)[:, None, None, None, None]
+    return maps_bpdhw / torch.where(strongest_b1111 > 0, strongest_b1111, 1.0)
 
 
 def _by_phase(fine_ndhw: Tensor, present_bp: Tensor, joint: bool) -> Tensor:
