@@ -27,14 +27,14 @@ _MARGIN = 1e-6  # a probability of 0 or 1 has no log odds
 
 
 @dataclass(frozen=True)
-class Baseline:
+class FittedScore:
     """A fitted score: a probability per case, and the threshold that was frozen with it."""
 
     score: Score
     threshold: float
 
 
-def fit_baseline(arm: str, training: CaseSet, study: StudyConfig) -> Baseline:
+def fit_baseline(arm: str, training: CaseSet, study: StudyConfig) -> FittedScore:
     """Fit ``afp``, ``ratio``, ``kinetics`` or ``regions``.
 
     Args:
@@ -47,14 +47,14 @@ def fit_baseline(arm: str, training: CaseSet, study: StudyConfig) -> Baseline:
     """
     if arm == "afp":
         afp = fit_afp(training.labelled)
-        return Baseline(afp.score, afp.threshold)
+        return FittedScore(afp.score, afp.threshold)
     if arm == "ratio":
         return _fitted(arm, lambda cases: ratio_feature(cases, study.data.phases), training.labelled)
     of_phase = REGIONAL if arm == "regions" else KINETIC
     return _fitted(arm, lambda cases: kinetic_features(cases, of_phase), training.labelled)
 
 
-def fit_combined(arm: str, network: Score, held_out: CaseSet) -> Baseline:
+def fit_combined(arm: str, network: Score, held_out: CaseSet) -> FittedScore:
     """Logistic regression on a network's log odds and log AFP.
 
     Args:
@@ -76,7 +76,7 @@ def fit_combined(arm: str, network: Score, held_out: CaseSet) -> Baseline:
     return _fitted(arm, features, held_out.labelled)
 
 
-def _fitted(arm: str, features: Features, cases: CaseSet) -> Baseline:
+def _fitted(arm: str, features: Features, cases: CaseSet) -> FittedScore:
     """Median where a number is missing, standardised, scikit-learn's logistic regression with its penalty."""
     if len(set(cases.label_n.tolist())) < 2:
         raise DatasetError(
@@ -94,4 +94,4 @@ def _fitted(arm: str, features: Features, cases: CaseSet) -> Baseline:
     def score(given: CaseSet) -> NDArray[np.float64]:
         return np.asarray(model.predict_proba(features(given))[:, 1], dtype=np.float64)
 
-    return Baseline(score, youden_threshold(cases.label_n, score(cases)))
+    return FittedScore(score, youden_threshold(cases.label_n, score(cases)))

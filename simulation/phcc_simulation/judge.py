@@ -27,7 +27,7 @@ from phcc_server.report.schema import EXTERNAL
 from phcc_server.report.summary import ScoredCase
 from phcc_server.store import RunStore
 from phcc_server.validation_round import NO_THRESHOLD
-from phcc_simulation.baselines import Baseline
+from phcc_simulation.baselines import FittedScore
 from phcc_simulation.judge_patients import SITE, JudgePatients, Progress
 from phcc_simulation.phantom.write import PhantomSummary
 from phcc_simulation.scoring import baseline_of, combined_of, network_of
@@ -172,7 +172,7 @@ def finished_arm(run: Path, plan: ArmPlan, rounds: Sequence[RoundRecord]) -> Arm
 
 def _score_of(
     plan: ArmPlan, base: ArmPlan, results: dict[str, ArmResult], whole: Workspace, runtime: Runtime
-) -> Baseline:
+) -> FittedScore:
     if plan.kind == "baseline":
         return baseline_of(plan.name, whole, whole.study)
     if plan.kind == "combined":
@@ -180,7 +180,7 @@ def _score_of(
     return network_of(results[base.name], plan, runtime)
 
 
-def _scored(arm: str, model: Baseline, site: Site) -> Iterator[ScoredCase]:
+def _scored(arm: str, model: FittedScore, site: Site) -> Iterator[ScoredCase]:
     cases = site.load("test")
     centre_of = {case.case: case.centre or SITE for case in site.record.cases}
     for i, value in enumerate(model.score(cases)):

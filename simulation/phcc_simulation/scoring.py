@@ -20,7 +20,7 @@ from phcc_model.training.labels import label_subset
 from phcc_model.training.predict import predict
 from phcc_server.coordinator import ArmResult
 from phcc_server.report.summary import ScoredCase
-from phcc_simulation.baselines import Baseline, Score, fit_baseline, fit_combined
+from phcc_simulation.baselines import FittedScore, Score, fit_baseline, fit_combined
 from phcc_simulation.workspace import POOLED, Workspace
 
 
@@ -45,21 +45,21 @@ def score_baseline(arm: str, workspace: Workspace, study: StudyConfig) -> list[S
     return list(_scored(arm, baseline_of(arm, workspace, study), workspace, study, taught))
 
 
-def network_of(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> Baseline:
+def network_of(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> FittedScore:
     """An arm's chosen model and its threshold, ready for any cases that were prepared for the arm."""
-    return Baseline(_network(result, plan, runtime), result.threshold)
+    return FittedScore(_network(result, plan, runtime), result.threshold)
 
 
 def combined_of(
     arm: str, result: ArmResult, base: ArmPlan, workspace: Workspace, runtime: Runtime
-) -> Baseline:
+) -> FittedScore:
     """An arm's network and AFP together, fitted on the run's validation patients."""
     name = base.sites[0] if base.kind == "local" else POOLED
     held_out = open_prepared(workspace.site(name), base.study, name, workspace.study).load("validation")
     return fit_combined(arm, _network(result, base, runtime), held_out)
 
 
-def baseline_of(arm: str, workspace: Workspace, study: StudyConfig) -> Baseline:
+def baseline_of(arm: str, workspace: Workspace, study: StudyConfig) -> FittedScore:
     """A score without a network, fitted on the run's patients whose labels the networks get."""
     pooled = open_prepared(workspace.site(POOLED), study, POOLED, workspace.study)
     taught = _taught(workspace, study, workspace.centres)
@@ -93,7 +93,7 @@ def _network(result: ArmResult, plan: ArmPlan, runtime: Runtime) -> Score:
 
 
 def _scored(
-    arm: str, model: Baseline, workspace: Workspace, study: StudyConfig, taught: CaseSet
+    arm: str, model: FittedScore, workspace: Workspace, study: StudyConfig, taught: CaseSet
 ) -> Iterator[ScoredCase]:
     """All cases but those of the training side whose known label was not trained on: they are no training AUC."""
     known = set(zip(taught.patient, taught.case, strict=True))
