@@ -11,6 +11,7 @@
     fedavg fedprox fedadam fedyogi fedema fedbn scaffold
                        how the sites' work becomes one model (fedema: in stage 1, then as fedavg)
     fp32 fp16 int8     how it is written on the wire
+    rarer-<n>          the sites meet n times less often: a round of both stages has n times as many local epochs
     unregularised      stage 2 without augmentation and dropout
     labels-<n>         n per cent of the labels
     phase:<phase>      a single phase, normalised without the others
@@ -85,6 +86,7 @@ _CHANGES: dict[str, Changes] = {
     },
 }
 _LABELS = re.compile(r"labels-(100|[1-9]\d?)")
+_RARER = re.compile(r"rarer-([2-9])")
 
 # With one place to train there is nothing to wait for, average or send: no wire coding, no proximal term.
 _ONE_PLACE: Changes = {
@@ -224,6 +226,8 @@ def _changes(study: StudyConfig, part: str) -> Changes | None:
         return _single_phase(study, which)
     if labels := _LABELS.fullmatch(part):
         return {"finetune": {"label_fraction": int(labels[1]) / 100}}
+    if rarer := _RARER.fullmatch(part):
+        return _rarer(study, int(rarer[1]))
     return _zones(study) if part == ZONES else _CHANGES.get(part)
 
 
@@ -231,6 +235,20 @@ def _zones(study: StudyConfig) -> Changes:
     """A rim of a few millimetres needs cells of a few millimetres."""
     steps = tuple((d, 1, 1) for d, _, _ in study.model.downsample)
     return {"model": {"downsample": steps, "classifier": {"pooling": "gap+lesion+rim+core+spread"}}}
+
+
+def _rarer(study: StudyConfig, times: int) -> Changes:
+    """As many epochs in fewer rounds; each stage by itself."""
+    changes = {}
+    for name, stage in (("pretrain", study.pretrain), ("finetune", study.finetune)):
+        if stage.rounds % times:
+            raise ConfigError(
+                f"{stage.rounds} rounds cannot be made {times} times fewer",
+                where=f"{name}.rounds",
+                remedy=f"Choose a multiple of {times}, or leave out the arm rarer-{times}",
+            )
+        changes[name] = {"rounds": stage.rounds // times, "local_epochs": stage.local_epochs * times}
+    return changes
 
 
 def arm_names(study: StudyConfig, sites: Sequence[str]) -> tuple[str, ...]:
@@ -264,7 +282,9 @@ def _unknown(name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(
         f"there is no arm {name!r} in this study{meant}",
         where="evaluation.arms",
-        remedy=None if nearest else f"Choose among {', '.join(known)}, labels-<n>, or join some by +",
+        remedy=None
+        if nearest
+        else f"Choose among {', '.join(known)}, labels-<n>, rarer-<n>, or join some by +",
     )
 
 

@@ -81,6 +81,17 @@ SINGLE = {"data.normalisation": "own-liver", "model.classifier.features": ("abso
             SITES,
             {"pretrain.rounds": 0, "finetune.label_fraction": 0.1},
         ),
+        (
+            "rarer-2",
+            "federated",
+            SITES,
+            {
+                "pretrain.rounds": STUDY.pretrain.rounds // 2,
+                "pretrain.local_epochs": STUDY.pretrain.local_epochs * 2,
+                "finetune.rounds": STUDY.finetune.rounds // 2,
+                "finetune.local_epochs": STUDY.finetune.local_epochs * 2,
+            },
+        ),
         ("pooled+no-pretraining", "pooled", SITES, {**ALONE, "pretrain.rounds": 0}),
         ("local:B+concat", "local", ("B",), {**ALONE, "model.classifier.fusion": "concat"}),
         (
@@ -210,6 +221,8 @@ def test_several_arms_are_planned_once_each_and_stars_written_out() -> None:
         ("full+local:A", "there is no arm 'full+local:A'"),
         ("afp+full", "there is no arm 'afp+full'"),
         ("labels-0", "there is no arm 'labels-0'"),
+        ("rarer-1", "there is no arm 'rarer-1'"),
+        ("rarer-9", "pretrain.rounds: 10 rounds cannot be made 9 times fewer. Choose a multiple of 9"),
         ("labels-101", "there is no arm 'labels-101'"),
         ("full+", "there is no arm 'full+'"),
         ("???", "Choose among full, no-pretraining, "),
