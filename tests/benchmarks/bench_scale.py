@@ -1,12 +1,14 @@
-"""``make bench-scale``: what a round costs with 2, 8, 32 and 100 virtual centres that train nothing.
+"""``make bench-scale``: what a round costs with 2, 8, 32 and 100 virtual centres.
 
     python tests/benchmarks/bench_scale.py --out runs/bench-scale --sites 2 8
 
-The coordinator's own loop, twice: over Flower's simulation engine, one centre at a time, and without Flower, each
-reply made when it is its turn. Told are seconds a round (those of pre-training but the first), by how many models
-(as float32) the coordinator's process grew at its highest, and the disk that it and Flower took. In a simulation
-Flower's own store of messages lies in the coordinator's process: what of the memory is Flower's shows beside the
-run without it. Figures are added to those of earlier runs of the same size; a plot shows them all.
+The coordinator's own loop, three times: over Flower's simulation engine, one centre at a time, with centres
+that train nothing and with centres that train on eight small synthetic patients each; and without Flower, each
+reply made when it is its turn, by centres that train nothing. Told are seconds a round (those of pre-training
+but the first), by how many models (as float32) the coordinator's process grew at its highest, and the disk that
+it and Flower took. In a simulation Flower's own store of messages lies in the coordinator's process: what of
+the memory is Flower's shows beside the run without it. Figures are added to those of earlier runs of the same
+size; a plot shows them all.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 from bench import ROOT, Run, as_launched, options
-from small_study import small_study
+from small_study import prepared, small_study
 
 sys.path.append(str(Path(__file__).parents[1] / "deployment"))
 
@@ -59,6 +61,13 @@ COUNTS = (2, 8, 32, 100)
 WIDE = ("model.dims=[380, 680]", "model.kernel=[3, 3, 3]", "model.decoder_width=64")
 """About seven million weights, 28 MB: as those of `tests/deployment/cost.py`."""
 FIGURES = "scale.json"
+PATIENTS = 8
+"""Of a centre that trains."""
+WAYS = {
+    "flower": "through Flower's simulation",
+    "real": "the same, and they train",
+    "alone": "without Flower",
+}
 MIB = 2**20
 
 Row = dict[str, Any]
@@ -100,7 +109,9 @@ def study_for(sites: int, rounds: int, tiny: bool) -> StudyConfig:
     return small_study(
         True,
         *wide,
+        "data.centres.mode=iid",
         f"data.centres.count={sites}",
+        f"data.phantom.patients={PATIENTS * sites}",
         f"pretrain.rounds={rounds}",
         "finetune.rounds=1",
         f"federation.minimum_sites={sites}",
@@ -127,6 +138,12 @@ def by_flower(study: StudyConfig, out: Path) -> float:
         for _ in launcher.launch(plan, Journal(out / JOURNAL)):
             pass
     return float(json.loads((out / MEMORY).read_text())["peak_mib"])
+
+
+def trained(study: StudyConfig, out: Path) -> float:
+    """As `by_flower`, by centres with patients, which are written first."""
+    prepared(study, out)
+    return by_flower(study, out)
 
 
 def alone(study: StudyConfig, out: Path) -> float:
@@ -159,11 +176,13 @@ def measure(sites: int, rounds: int, tiny: bool, out: Path) -> Row:
     weights = Manifest.of(first_weights(study, keys.PRETRAIN)).size
     model = 4 * weights / MIB
     row: Row = {"sites": sites, "rounds": rounds, "weights": weights}
-    for name, run in (("flower", by_flower), ("alone", alone)):
+    for name, run in zip(WAYS, (by_flower, trained, alone), strict=True):
         folder = out / f"{name}-{sites}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         peak = run(study, folder)
+        for patients in ("data", "sites"):
+            shutil.rmtree(folder / patients, ignore_errors=True)
         engine = disk_of(folder / "flower") if (folder / "flower").is_dir() else 0
         row[name] = {
             "round_s": round(seconds_of(folder), 3),
@@ -180,7 +199,7 @@ def tell(row: Row) -> None:
     both = [
         f"{words} {of['round_s']:.2f} s a round, {of['peak_models']:.1f} models, disk {of['run_mb']:.1f} MB "
         f"+ {of['engine_mb']:.1f} MB of Flower's"
-        for words, of in (("through Flower", row["flower"]), ("without", row["alone"]))
+        for words, of in ((WAYS[name], row[name]) for name in WAYS)
     ]
     print(f"SCALE {row['sites']} centres, {row['weights']:,} weights: {'; '.join(both)}", flush=True)
 
@@ -198,9 +217,9 @@ def draw(rows: Sequence[Row], out: Path) -> None:
     with canvas(2, height=5.0) as sheet:
         shown = (("peak_models", "memory, in models"), ("round_s", "seconds a round"))
         for axes, (key, label) in zip(sheet.panels, shown, strict=True):
-            for name, words in (("flower", "through Flower's simulation"), ("alone", "without Flower")):
+            for name, words in WAYS.items():
                 axes.plot([r["sites"] for r in rows], [r[name][key] for r in rows], marker="o", label=words)
-            axes.set_xlabel("virtual centres that train nothing")
+            axes.set_xlabel("virtual centres")
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
         sheet.panels[0].legend(loc="upper left")
@@ -217,7 +236,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = parser.parse_args(words)
     if arguments.alone:
         study = load_study(arguments.alone / STUDY)
-        print(coordinate(study, arguments.alone, AtOnce(names_of(study))))
+        print(coordinate(study, arguments.alone, AtOnce(names_of(study, arguments.alone))))
         return 0
     run = Run.begin(arguments)
     out = arguments.out.expanduser().resolve()

@@ -1,4 +1,4 @@
-"""``phcc-simulate seeds`` and ``combine``: one study with several seeds, and what they say together."""
+"""``phcc-simulate seeds``, ``combine``, ``compare``: a study over several seeds, and what they say together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the two commands to a program."""
+    """Add the three commands to a program."""
 
     @app.command("seeds")
     def seeds_command(
@@ -52,6 +52,21 @@ def register(app: typer.Typer) -> None:
         from phcc_simulation.proof.commands import combine_seeds
 
         combine_seeds(out.expanduser().resolve())
+
+    @app.command("compare")
+    def compare_command(
+        conditions: Annotated[
+            list[Path], typer.Argument(help="Folders of seeds of one study, each under another condition.")
+        ],
+        out: Annotated[Path, typer.Option("--out", help="Folder of the page and its picture.")],
+    ) -> None:
+        """Hold one study's arms side by side under several conditions, such as kinds of unlike centres.
+
+        Example: phcc-simulate compare runs/federation/scanners runs/federation/labels --out runs/federation
+        """
+        from phcc_simulation.proof.commands import compare_conditions
+
+        compare_conditions([one.expanduser().resolve() for one in conditions], out.expanduser().resolve())
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -19,6 +19,7 @@ from phcc_simulation.proof.figures import (
 )
 from phcc_simulation.proof.runs import SeedRun
 from phcc_simulation.proof.schema import ArmFigure, Combined, DifferenceFigure, SeedFacts
+from phcc_simulation.proof.work import works_of
 
 TEST_OF = {"medmnist": "the validation part that comes with the data; its test part was not read"}
 """What the internal test is, where the data say it themselves."""
@@ -73,6 +74,7 @@ def combine(
         arms=tuple(areas),
         differences=tuple(differences),
         claims=(),
+        works=works_of(runs),
         best_possible_auc={k: v for k, v in first.summary.best_possible_auc.items() if v is not None},
         left_out=tuple(left_out),
         combined_with={"package": keys.package_version(), "torch": importlib.metadata.version("torch")},

@@ -1,4 +1,4 @@
-"""What ``phcc-simulate seeds`` and ``phcc-simulate combine`` do."""
+"""What ``phcc-simulate seeds``, ``phcc-simulate combine`` and ``phcc-simulate compare`` do."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from phcc_model.study_file import load_study
 from phcc_server.report.again import read_summary
 from phcc_simulation.proof.children import SeedPlan, run_side_by_side
 from phcc_simulation.proof.combine import combine
+from phcc_simulation.proof.compare import Condition, comparison, picture
 from phcc_simulation.proof.configuration import configuration
 from phcc_simulation.proof.drawing import Drawing, differences, forest, labels
 from phcc_simulation.proof.drawing_rounds import curves, monitors
@@ -31,6 +32,7 @@ from phcc_simulation.proof.schema import Combined
 from phcc_simulation.proof.text import claims_table, headlines, markdown, title
 
 COMBINED, COMBINED_TEXT = "combined.json", "combined.md"
+COMPARISON = "comparison.md"
 SEED_KEYS = ("seed", "data.phantom.seed")
 
 console = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -110,6 +112,32 @@ def combine_seeds(out: Path, replicates: int = REPLICATES) -> Combined:
     console.print(claims_table(found))
     console.print(f"text    {out / COMBINED_TEXT}\nfigures {out / COMBINED}", markup=False)
     return found
+
+
+def compare_conditions(folders: Sequence[Path], out: Path) -> None:
+    """Write one page over folders of seeds, and print it.
+
+    Raises:
+        ConfigError: there is one folder only, or two of one name.
+        StorageError: no seed of a folder is finished, a file is damaged, or the disk is full.
+    """
+    names = [folder.name for folder in folders]
+    if len(set(names)) < max(2, len(names)):
+        raise ConfigError(
+            "a comparison needs two folders or more, each of another name",
+            where="phcc-simulate compare",
+            remedy="Name one folder of seeds for each condition",
+        )
+    found = []
+    for folder in folders:
+        _say(f"combining {folder.name}")
+        runs, left_out = read_runs(folder)
+        found.append(Condition(folder.name, runs[0].study, combine(runs, left_out)))
+    page = comparison(found)
+    _write_picture(out, picture(found))
+    write_atomically(out / COMPARISON, page)
+    console.print(page, markup=False)
+    console.print(f"text    {out / COMPARISON}", markup=False)
 
 
 def drawings(found: Combined, runs: Sequence[SeedRun]) -> list[Drawing]:

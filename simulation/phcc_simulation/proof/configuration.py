@@ -43,14 +43,19 @@ def _command(study: StudyConfig, found: Combined) -> str:
     except ConfigError:
         words, changed = ["study.yaml"], []
     else:
-        here, there = (one.model_dump(mode="json", exclude=_OTHERWISE_SAID) for one in (study, shipped))
-        words, changed = [study.name], list(_changes(here, there))
+        words, changed = [study.name], differing(study, shipped)
     if study.data.path is not None:
         changed.append(f"data.path={Path(study.data.path).name}")
     seeds = ",".join(str(one.seed) for one in found.seeds)
     words += [f"--set {quote(change)}" for change in changed]
     words += [f"--seeds {seeds}", *(f"--arm {quote(arm)}" for arm in found.names), "--out FOLDER"]
     return " ".join(["phcc-simulate seeds", *words])
+
+
+def differing(study: StudyConfig, other: StudyConfig) -> list[str]:
+    """Every key of a study with another value than in `other`, as ``--set`` takes it; seed and arms left out."""
+    here, there = (one.model_dump(mode="json", exclude=_OTHERWISE_SAID) for one in (study, other))
+    return list(_changes(here, there))
 
 
 def _changes(here: Mapping[str, Any], there: Mapping[str, Any], above: str = "") -> Iterator[str]:

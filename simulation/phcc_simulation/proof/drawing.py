@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def forest(found: Combined) -> Drawing:
     name = heading("AUC by arm", found)
     with canvas(height=1.1 + 0.3 * len(rows)) as sheet:
         axes = sheet.panels[0]
-        _pairs(axes, rows, found.tests, undefined=0.5)
+        intervals(axes, rows, [split_title(split) for split in found.tests], undefined=0.5)
         axes.axvline(0.5, color=QUIET, linewidth=0.9, linestyle=(0, (2, 2)))
         caption = (
             f"Mean over seeds; bars are {100 * found.confidence:.0f} % intervals over seeds and patients."
@@ -82,7 +82,7 @@ def differences(found: Combined) -> Drawing | None:
     name = heading(f"{FULL} less each arm", found)
     with canvas(height=1.1 + 0.3 * len(rows)) as sheet:
         axes = sheet.panels[0]
-        _pairs(axes, rows, found.tests, undefined=0.0)
+        intervals(axes, rows, [split_title(split) for split in found.tests], undefined=0.0)
         axes.axvline(0.0, color="#444444", linewidth=1.0)
         axes.set_xlabel("difference of AUC")
         above(sheet.figure, name)
@@ -127,20 +127,30 @@ def labels(found: Combined, whole: float) -> Drawing | None:
         return finish(sheet.figure, sheet.picture("labels", name, caption))
 
 
-def _pairs(
-    axes: Axes, rows: dict[str, tuple[Figure | None, ...]], splits: Sequence[str], undefined: float
+def intervals(
+    axes: Axes, rows: Mapping[str, Sequence[Figure | None]], titles: Sequence[str], undefined: float
 ) -> None:
-    """One row an arm, with a mark for each split."""
+    """One row an arm, with a mark for each title; a figure that is None was not run.
+
+    Args:
+        axes: to draw on.
+        rows: arm -> one figure a title.
+        titles: what the marks stand for.
+        undefined: where "not defined" is written.
+    """
+    apart = min(_APART, 0.4 / len(titles))
     for at, figures in enumerate(rows.values()):
         for index, one in enumerate(figures):
-            place = at + _APART * (2 * index - len(splits) + 1)
-            if one is None or one.value is None or one.ci is None:
+            if one is None:
+                continue
+            place = at + apart * (2 * index - len(titles) + 1)
+            if one.value is None or one.ci is None:
                 axes.text(undefined, place, " not defined", color=QUIET, fontsize=7, va="center")
                 continue
             axes.plot(one.ci, [place, place], linewidth=2.0, color=colour(index), solid_capstyle="butt")
             axes.plot([one.value], [place], marker=marker(index), markersize=5, color=colour(index))
-    for index, split in enumerate(splits):
-        axes.plot([], [], color=colour(index), marker=marker(index), label=split_title(split))
+    for index, title in enumerate(titles):
+        axes.plot([], [], color=colour(index), marker=marker(index), label=title)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.tick_params(axis="y", length=0)

@@ -82,6 +82,23 @@ class DifferenceFigure(Part):
     delta: Figure
 
 
+class Work(Part):
+    """What a federated arm costs, mean over seeds.
+
+    Attributes:
+        rounds, local_epochs: of pre-training and of fine-tuning.
+        bytes_up, bytes_down: from and to one site in all rounds, mean over sites.
+        seconds: of its rounds, on the machine that ran them.
+    """
+
+    arm: str
+    rounds: tuple[int, int]
+    local_epochs: tuple[int, int]
+    bytes_up: float
+    bytes_down: float
+    seconds: float
+
+
 class Claim(Part):
     """Something that is claimed of the method, and whether these runs bear it out.
 
@@ -116,6 +133,7 @@ class Combined(Part):
         split: the patients on which claims are judged.
         bootstrap: how intervals were made, in words.
         best_possible_auc: of synthetic data, by what a score may see.
+        works: what each federated arm costs.
         left_out: folders of seeds that are not finished.
         combined_with: versions of what worked this out.
     """
@@ -134,6 +152,7 @@ class Combined(Part):
     arms: tuple[ArmFigure, ...]
     differences: tuple[DifferenceFigure, ...]
     claims: tuple[Claim, ...]
+    works: tuple[Work, ...] = ()
     best_possible_auc: dict[str, float] = Field({})
     left_out: tuple[str, ...] = ()
     combined_with: dict[str, str] = Field({})

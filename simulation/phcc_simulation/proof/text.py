@@ -9,9 +9,19 @@ from rich.text import Text
 
 from phcc_server.report.schema import EXTERNAL, INTERNAL
 from phcc_server.report.table import line, plain
-from phcc_server.report.wording import DASH, duration, estimate, figure, limits, signed, split_title
+from phcc_server.report.wording import DASH, duration, estimate, figure, limits, signed, size, split_title
 from phcc_simulation.proof.claims import CEILING, FULL, best_of, without_pretraining
-from phcc_simulation.proof.schema import HOLDS, NOT, NOT_DEFINED, NOT_RUN, ON_AVERAGE, Claim, Combined, Figure
+from phcc_simulation.proof.schema import (
+    HOLDS,
+    NOT,
+    NOT_DEFINED,
+    NOT_RUN,
+    ON_AVERAGE,
+    Claim,
+    Combined,
+    Figure,
+    Work,
+)
 
 
 def title(found: Combined) -> str:
@@ -77,6 +87,8 @@ def markdown(found: Combined, captions: Sequence[tuple[str, str, str]], configur
         parts += [f"## {FULL} less each arm{_kind(found)}", "\n".join(_differences(found))]
     if len(pretrained := list(_pretraining(found))) > 3:
         parts += [f"## With less without pre-training{_kind(found)}", "\n".join(pretrained)]
+    if found.works:
+        parts += [f"## What an arm costs{_kind(found)}", "\n".join(works(found.works))]
     for file, name, caption in captions:
         parts += [f"## {plain(name)}", f"![{plain(name)}]({file})", plain(caption)]
     parts += ["## Configuration", configuration] if configuration else []
@@ -199,6 +211,15 @@ def _row(found: Combined, name: str, a: str, b: str) -> Iterator[str]:
     if deltas:
         each = ", ".join(signed(one, 3) for one in deltas[found.split].each) or DASH
         yield line([plain(cell) for cell in (name, *map(_delta, deltas.values()), each)])
+
+
+def works(found: Sequence[Work]) -> Iterator[str]:
+    """What federated arms cost; both stages, by a site."""
+    yield line(["arm", "rounds", "local epochs", "from a site", "to a site", "time of all rounds"])
+    yield "| --- | --- | --- | ---: | ---: | ---: |"
+    for one in found:
+        stages = [" + ".join(map(str, pair)) for pair in (one.rounds, one.local_epochs)]
+        yield line([plain(one.arm), *stages, size(one.bytes_up), size(one.bytes_down), duration(one.seconds)])
 
 
 def _seeds(found: Combined) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""The apps of `bench_scale`: the coordinator's own loop over so many virtual centres that train nothing.
+"""The apps of `bench_scale`: the coordinator's own loop over so many virtual centres.
 
 The way is a simulation's: orders through Flower's grid and records, read and answered by the site's shell around
-Flower; only the session is another, which replies at once with a change of the right shape. The coordinator's
-process notes by how much its memory grew at its highest; in a simulation Flower keeps its messages there too.
+Flower. Where the run's folder is prepared, as a simulation prepares it, centres train on their patients; else the
+session is another, which replies at once with a change of the right shape. The coordinator's process notes by how
+much its memory grew at its highest; in a simulation Flower keeps its messages there too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from flwr.serverapp import Grid, ServerApp
 from null_site import NullDesk
 
 from phcc_client.app import serve
+from phcc_client.session import Session
+from phcc_client.splits import read_splits
 from phcc_model.config import StudyConfig
 from phcc_server.coordinator import Coordinator
 from phcc_server.journal import Journal
@@ -24,7 +27,8 @@ from phcc_server.ledger import Ledger
 from phcc_server.sites import Sites
 from phcc_server.store import RunStore
 from phcc_server.strategy import FlowerSites
-from phcc_simulation.app import JOURNAL, request_of
+from phcc_simulation.app import JOURNAL, SPLITS, request_of
+from phcc_simulation.app import centre_of as prepared_centre
 
 LEDGER, MEMORY, CHECKPOINTS, SITES = "ledger.jsonl", "memory.json", "checkpoints", "sites"
 PATIENCE_S = 1800.0
@@ -37,8 +41,10 @@ class NullCentre(NullDesk):
         self.name, self.folder = name, folder
 
 
-def names_of(study: StudyConfig) -> tuple[str, ...]:
-    """The centres: as many as ``data.centres.count`` says."""
+def names_of(study: StudyConfig, out: Path) -> tuple[str, ...]:
+    """The centres: those that are prepared, or as many as ``data.centres.count`` says."""
+    if (out / SPLITS).is_file():
+        return read_splits(out / SPLITS).centres
     return tuple(f"S{number:03d}" for number in range(study.data.centres.count))
 
 
@@ -53,13 +59,15 @@ def coordinate(study: StudyConfig, out: Path, sites: Sites) -> float:
         out / "pretrained.safetensors",
         lambda _record: None,
     )
-    return peak_mib(lambda: coordinator.run(names_of(study)))
+    return peak_mib(lambda: coordinator.run(names_of(study, out)))
 
 
-def centre_of(context: Context) -> NullCentre:
+def centre_of(context: Context) -> NullCentre | Session:
     """The virtual centre that this node is."""
     request = request_of(context.run_config)
-    name = names_of(request.study)[int(context.node_config["partition-id"])]
+    if (request.out / SPLITS).is_file():
+        return prepared_centre(context)
+    name = names_of(request.study, request.out)[int(context.node_config["partition-id"])]
     return NullCentre(name, request.out / SITES / name)
 
 

@@ -49,7 +49,10 @@ def made_scores(seed: int, strength: Mapping[str, float], unknown: int = 1) -> l
 
 
 def made_round(arm: str, stage: str, number: int, seed: int, **metrics: float) -> dict[str, Any]:
-    sites = {c: {"metrics": {"loss": 1.0 / (number + 1), **metrics}, "cases": 40} for c in ("C1", "C2")}
+    moved = {"bytes_up": 1_000, "bytes_down": 3_000}
+    sites = {
+        c: {"metrics": {"loss": 1.0 / (number + 1), **metrics}, "cases": 40, **moved} for c in ("C1", "C2")
+    }
     of_seed = 0.01 * seed
     validation = {"loss": 0.9 ** (number + 1) + of_seed}
     if stage == "finetune":
