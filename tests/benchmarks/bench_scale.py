@@ -222,7 +222,7 @@ def draw(rows: Sequence[Row], out: Path) -> None:
             axes.set_xlabel("virtual centres")
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
-        sheet.panels[0].legend(loc="upper left")
+        sheet.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         for kind in ("svg", "png"):
             sheet.figure.savefig(out / f"scale.{kind}", dpi=150)
 

@@ -94,6 +94,19 @@ def test_flower_and_memory_give_one_digest(by_flower: Path, tmp_path: Path) -> N
     assert digests(out) == digests(by_flower)
 
 
+def test_what_sites_keep_of_their_own_comes_through_flower_too(tmp_path: Path) -> None:
+    """Norms, last weights and control variates lie at a site between rounds; each message has another process."""
+    arms = {"evaluation.arms": "[fedbn, fedema, scaffold, fedyogi]"}
+    flower, memory = tmp_path / "flower", tmp_path / "memory"
+    for out, extra in ((flower, ()), (memory, ("--in-memory",))):
+        done = simulate(out, *extra, **arms)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = digests(flower)
+    assert found == digests(memory)
+    weights = [found[f"weights.{arm}"] for arm in ("fedbn", "fedema", "scaffold", "fedyogi")]
+    assert len(set(weights)) == len(weights)
+
+
 def test_a_second_start_trains_nothing_and_says_the_same(by_flower: Path, tmp_path: Path) -> None:
     before = digests(by_flower)
     copy = tmp_path / "again"
