@@ -137,7 +137,11 @@ def train_round(
         for site in sorted(cards)
     ]
     records = {site: SiteRecord(status="missing", reason=reason) for site, reason in absent.items()}
-    measure = previous_norm if previous_norm is not None else norm(flats[keys.FLOAT])
+    measure = (
+        _Measure(norm(flats[keys.FLOAT]), "the weights themselves")
+        if previous_norm is None
+        else _Measure(previous_norm, "the others' of the round before")
+    )
     aggregate = Aggregate(manifest.size)
     controls = Aggregate(manifest.size) if study.federation.controlled else None
     for order, reply in sites.train(orders, study.federation.round_deadline_s):
@@ -154,6 +158,14 @@ def train_round(
             held = rule.controlled(held, controls.mean(), weights, step.round)
         flats = {kind: replaced.get(kind, flat) for kind, flat in flats.items()} | {keys.FLOAT: new}
     return RoundDone(step, status, flats, dict(sorted(records.items())), started, held)
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """What a change is too long beside."""
+
+    length: float
+    of: str
 
 
 def _with(flats: dict[str, Array], further: dict[str, Array]) -> dict[str, Array]:
@@ -195,7 +207,7 @@ def _receive(
     manifest: Manifest,
     study: StudyConfig,
     aggregate: Aggregate,
-    measure: float,
+    measure: _Measure,
     controls: Aggregate | None = None,
 ) -> SiteRecord:
     """Judge one reply and fold it in, or say why not."""
@@ -208,8 +220,8 @@ def _receive(
     except ReplyRefused as error:
         return SiteRecord(status="refused", reason=error.what, bytes_up=up, bytes_down=down)
     reply.arrays.clear()  # decoded: from here on one change and the sum are all that is held
-    if too_long({order.site: change.norm}, study.federation.largest_change, measure):
-        reason = f"its change is {change.norm / measure:.0f} times as long as the others' of the round before"
+    if too_long({order.site: change.norm}, study.federation.largest_change, measure.length):
+        reason = f"its change is {change.norm / measure.length:.0f} times as long as {measure.of}"
         return SiteRecord(status="refused", reason=reason, bytes_up=up, bytes_down=down)
     weight = site_weight(study.federation, reply.patients)
     aggregate.fold(change.delta, weight, change.replaced)

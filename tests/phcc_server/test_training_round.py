@@ -222,6 +222,7 @@ def test_in_the_first_round_the_weights_themselves_are_the_measure() -> None:
     enough = STUDY.federation.largest_change * length / np.sqrt(MANIFEST.size)
     done, _ = run({"A": constant(0.99 * enough), "B": constant(1.01 * enough), "C": constant(1)})
     assert [record.status for record in done.sites.values()] == ["accepted", "refused", "accepted"]
+    assert done.sites["B"].reason == "its change is 20 times as long as the weights themselves"
 
 
 def test_the_measure_of_the_next_round_is_the_median_of_what_was_folded() -> None:
