@@ -69,7 +69,7 @@ def test_one_step_by_hand() -> None:
     """D = 0.1: m = 0.01, v = 0.99 1e-6 + 0.01 0.01 = 1.0099e-4, step 0.01 0.01 / (sqrt(v) + 1e-3)."""
     delta = np.array([0.1, -0.1], np.float32)
     for algorithm, second in (("fedadam", 0.99e-6 + 1e-4), ("fedyogi", 1e-6 + 1e-4)):
-        made = rule(algorithm)
+        made = rule(algorithm, server_betas=(0.9, 0.99), server_tau=1e-3)
         new, state = made.apply(np.ones(2, np.float32), delta.copy(), made.start(2))
         step = 0.01 * 0.01 / (second**0.5 + 1e-3)
         np.testing.assert_allclose(new, [1.0 + step, 1.0 - step], rtol=1e-6)
