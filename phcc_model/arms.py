@@ -187,6 +187,16 @@ def plan_arm(name: str, study: StudyConfig, sites: Sequence[str]) -> ArmPlan:
     return ArmPlan(name, kind, changed, (which,) if first == "local" else tuple(sites))
 
 
+def refuse_unknown_arms(study: StudyConfig) -> None:
+    """Look at the arms as far as one can before it is known which centres there are.
+
+    Raises:
+        ConfigError: there is no such arm, or it cannot be run in this study.
+    """
+    for name in written_out(study.evaluation.arms, study, ("*",)):
+        arm_study(study, name)
+
+
 def arm_study(study: StudyConfig, name: str) -> StudyConfig:
     """What an arm runs: the study with that arm's changes. Coordinator and site work it out alike.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from phcc_client.session import Runtime, Session
-from phcc_model.arms import arm_study, plan_arms, written_out
+from phcc_model.arms import plan_arms, refuse_unknown_arms
 from phcc_model.command_line import EXIT_ERROR, errors
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, StorageError
@@ -59,10 +59,7 @@ def run_study(
         study = study.model_copy(
             update={"evaluation": study.evaluation.model_copy(update={"arms": tuple(arms)})}
         )
-    for name in written_out(study.evaluation.arms, study, ("*",)):
-        arm_study(
-            study, name
-        )  # a wrong arm is told at once; a centre that is none, once the centres are known
+    refuse_unknown_arms(study)
     out = out.expanduser().resolve()
     _begin(out, study)
     with Screen(console) as screen:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from phcc_model.arms import written_out
+from phcc_model.arms import refuse_unknown_arms, written_out
 from phcc_model.command_line import EXIT_ERROR, errors, plain
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, PhccError
@@ -156,7 +156,7 @@ def seed_study(study_name: str, overrides: Sequence[str], arms: Sequence[str], s
     """The study as one seed runs it: other first weights, and other patients where they are synthetic.
 
     Raises:
-        ConfigError: the study or an override is wrong.
+        ConfigError: the study, an override or an arm is wrong.
     """
     study = load_study(find_study(study_name), [*overrides, f"seed={seed}"])
     if study.data.source == "phantom":
@@ -165,6 +165,7 @@ def seed_study(study_name: str, overrides: Sequence[str], arms: Sequence[str], s
     if arms:
         compared = study.evaluation.model_copy(update={"arms": tuple(arms)})
         study = study.model_copy(update={"evaluation": compared})
+    refuse_unknown_arms(study)
     return study
 
 

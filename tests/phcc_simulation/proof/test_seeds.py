@@ -127,6 +127,16 @@ def test_where_all_fail_the_failures_are_said(
     assert "the disk is full" in said
 
 
+def test_a_wrong_arm_is_told_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["seeds", "demo", "--out", str(tmp_path), "--arm", "full", "--arm", "ful"])
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert "there is no arm 'ful' in this study (did you mean full?)" in said.err.replace("\n", " ")
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sigterm_stops_as_an_interrupt_does(tmp_path: Path) -> None:
     def terminate(_seed: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
