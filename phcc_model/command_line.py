@@ -8,11 +8,15 @@ from typing import Any
 
 import click
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
 from phcc_model.errors import PhccError
+
+# Our help is plain text: for the sake of pages that rich would draw, typer writes "\\[required]" into it.
+typer.core.HAS_RICH = False
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2

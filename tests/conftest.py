@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from phcc_client.session import Session
-
-
-def pytest_configure() -> None:
-    """Warnings are errors; typer asks click for names that click 8.5 calls old, once, when it is imported."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"'click\.", DeprecationWarning)
-        import typer  # noqa: F401 - kept in sys.modules for Flower and for our own commands
 
 
 @pytest.fixture(autouse=True, scope="session")
