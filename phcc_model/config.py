@@ -314,8 +314,8 @@ _ADDED_LATER = (
     ("pretrain", "mask_block", [1, 1, 1]),
     ("pretrain", "round_warmup", 0.0),
     ("federation", "server_learning_rate", 0.01),
-    ("federation", "server_betas", [0.5, 0.99]),
-    ("federation", "server_tau", 0.01),
+    ("federation", "server_betas", [0.9, 0.99]),
+    ("federation", "server_tau", 1e-3),
     ("federation", "ema_tau", 0.7),
 )
 """Section, key and usual value of what a study could not say at first: unsaid, it changes no study's name."""

@@ -16,12 +16,12 @@ class FederationSettings(Section):
     proximal: float = Field(0.01, ge=0.0, description="FedProx's mu")
     server_learning_rate: Positive = Field(0.01, description="FedAdam's and FedYogi's eta, at the server")
     server_betas: tuple[Decay, Decay] = Field(
-        (0.5, 0.99),
-        description="FedAdam and FedYogi: share of each moment kept from the round before; at 0.9, as published, "
-        "a study of a few dozen rounds swings to and fro",
+        (0.9, 0.99),
+        description="FedAdam and FedYogi: share of each moment kept from the round before; as published, and too "
+        "much of the first for a study of a few dozen rounds, which swings to and fro: 0.5 (DECISIONS 45)",
     )
     server_tau: Positive = Field(
-        0.01,
+        1e-3,
         description="FedAdam and FedYogi: added to the root of the second moment, which starts at its square",
     )
     ema_tau: Fraction = Field(
