@@ -154,14 +154,19 @@ class Run:
         run = cls(arguments.history, arguments.threads, arguments.tiny, round(others, 2))
         wanted = fast_environment(run.threads)
         set_up = all(os.environ.get(name) == value for name, value in wanted.items())
-        versions = " ".join(f"{name} {number}" for name, number in _versions().items())
         print(
-            f"# {_processor()}, {CORES} cores; {versions}; {run.threads} threads, "
+            f"# {run.conditions}, "
             f"{'the launcher' if set_up else 'the system'}'s allocator, fp32 (bf16 off, as by default); other "
             f"programs on {run.busy:.2f} cores{': figures are provisional' if run.busy > QUIET else ''}",
             flush=True,
         )
         return run
+
+    @property
+    def conditions(self) -> str:
+        """The machine, what runs on it, and with how many threads."""
+        versions = " ".join(f"{name} {number}" for name, number in _versions().items())
+        return f"{_processor()}, {CORES} cores; {versions}; {self.threads} threads"
 
     def tell(
         self,

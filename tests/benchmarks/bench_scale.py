@@ -60,7 +60,7 @@ DEPLOYMENT = HERE.parent / "deployment"
 COUNTS = (2, 8, 32, 100)
 WIDE = ("model.dims=[380, 680]", "model.kernel=[3, 3, 3]", "model.decoder_width=64")
 """About seven million weights, 28 MB: as those of `tests/deployment/cost.py`."""
-FIGURES = "scale.json"
+FIGURES, PAGE = "scale.json", "scale.md"
 PATIENTS = 8
 """Of a centre that trains."""
 WAYS = {
@@ -227,6 +227,30 @@ def draw(rows: Sequence[Row], out: Path) -> None:
             sheet.figure.savefig(out / f"scale.{kind}", dpi=150)
 
 
+def page(rows: Sequence[Row], machine: str) -> str:
+    """The figures as Markdown, with the plot."""
+    parts = [
+        "# What a round costs with many virtual centres",
+        f"Synthetic data; {rows[0]['weights']:,} weights, 4 bytes each; {machine}. Centres train one after the "
+        "other. `make bench-scale` measures again.",
+        "![memory and seconds by the number of centres](scale.svg)",
+        "\n".join(_lines(rows)),
+        "Memory: by how many models the coordinator's process grew at its highest; in a simulation Flower's own "
+        "store of messages lies in it. Disk: what the run and Flower left, patients not counted.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    yield "| centres | way | seconds a round | memory, in models | disk, MB | Flower's disk, MB |"
+    yield "|---:|---|---:|---:|---:|---:|"
+    for row in rows:
+        for name, words in WAYS.items():
+            of = row[name]
+            figures = (of["round_s"], of["peak_models"], of["run_mb"], of["engine_mb"])
+            yield f"| {row['sites']} | {words} | {' | '.join(f'{figure:.4g}' for figure in figures)} |"
+
+
 def main(words: list[str] | None = None) -> int:
     """One line a number of centres; 1 where a run failed, and what was measured is kept."""
     parser = options(__doc__ or "", repeats=3)
@@ -254,6 +278,7 @@ def main(words: list[str] | None = None) -> int:
         content = {"synthetic": True, "busy_cores": run.busy, "rows": every}
         (out / FIGURES).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         draw(every, out)
+        (out / PAGE).write_text(page(every, run.conditions), encoding="utf-8")
     print(f"# figures {out / FIGURES}, plot {out / 'scale.svg'}")
     return int(failed)
 

@@ -179,7 +179,12 @@ def test_scale_without_flower_is_measured_and_drawn(
     for row in rows:
         assert row["alone"]["round_s"] > 0
         assert row["alone"]["run_mb"] > 4e-6 * row["weights"]  # a checkpoint at least
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["scale.json", "scale.png", "scale.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "scale.json",
+        "scale.md",
+        "scale.png",
+        "scale.svg",
+    ]
     assert capsys.readouterr().out.count("SCALE ") == 2
 
 
