@@ -10,221 +10,23 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
+from phcc_model.data_settings import PHASES as PHASES
+from phcc_model.data_settings import CentreSettings as CentreSettings
+from phcc_model.data_settings import CropSettings as CropSettings
+from phcc_model.data_settings import DataSettings as DataSettings
+from phcc_model.data_settings import PhantomSettings as PhantomSettings
+from phcc_model.data_settings import Phase as Phase
+from phcc_model.data_settings import SplitSettings as SplitSettings
 from phcc_model.federation import FederationSettings as FederationSettings
+from phcc_model.model_settings import SIZES as SIZES
+from phcc_model.model_settings import ClassifierSettings as ClassifierSettings
+from phcc_model.model_settings import ModelSettings as ModelSettings
 from phcc_model.section import Fraction as Fraction
 from phcc_model.section import Positive as Positive
 from phcc_model.section import Section as Section
 from phcc_model.section import Triple as Triple
-
-PHASES = ("pre-contrast", "arterial", "portal-venous", "delayed", "hepatobiliary", "image")
-"""The phases a study may name, in the order of acquisition; ``image`` stands for data with a single image."""
-
-Phase = Literal["pre-contrast", "arterial", "portal-venous", "delayed", "hepatobiliary", "image"]
-
-SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "demo": ((1, 1, 2), (24, 48, 96)),
-    "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
-    "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
-    "pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
-    "nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
-    "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
-}
-"""Depths and widths of the encoder's stages: ConvNeXt V2's published sizes, and ours for two cores."""
-
-
-class PhantomSettings(Section):
-    """How many synthetic patients, and how hard they are (METHOD: phantom; [R] our construction).
-
-    Everything physical (kinetics, scanners, anatomy) lives with the phantom; only what a study varies is here.
-    """
-
-    patients: int = Field(400, ge=4, description="patients of the training centres together")
-    external_patients: int = Field(200, ge=0, description="patients of the external centre")
-    training_centres: int = Field(3, ge=1, le=6)
-    seed: int = 0
-    prevalence: Fraction = 0.42
-    sign_given_negative: Fraction = 0.23
-    sign_given_positive: Fraction = 0.67
-    afp_effect: float = 0.54
-    size_effect: float = 0.30
-    mimic_probability: Fraction = 0.25
-    noise_scale: Positive = 1.0
-    scanners: Literal["first", "second"] = Field(
-        "first", description="second: the scanners of the phantom that judges; at most four training centres"
-    )
-
-    @model_validator(mode="after")
-    def _second_has_four(self) -> PhantomSettings:
-        if self.scanners == "second" and self.training_centres > 4:
-            raise ValueError("scanners second has 4 training centres, set training_centres to 4 or fewer")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _first_is_unsaid(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The key was added later: unsaid, it changes neither a study's name nor a phantom's files."""
-        values: dict[str, Any] = plain(self)
-        if values.get("scanners") == "first":
-            values.pop("scanners")
-        return values
-
-
-class CropSettings(Section):
-    """The region of interest that is cut around a lesion, on a grid of its own (D, H, W)."""
-
-    size: Triple = (12, 48, 48)
-    spacing_mm: tuple[Positive, Positive, Positive] = (3.0, 1.6, 1.6)
-
-
-class CentreSettings(Section):
-    """How patients are dealt to virtual centres (simulation only)."""
-
-    mode: Literal["by-centre", "iid", "dirichlet", "quantity", "scanner"] = "by-centre"
-    count: int = Field(3, ge=1, description="virtual centres, for every mode that makes them")
-    alpha: Positive = 0.5
-    external: tuple[str, ...] = Field((), description="centres of the data kept out of training altogether")
-    leave_out: str | None = Field(None, description="leave-one-centre-out: this one becomes external")
-
-
-class SplitSettings(Section):
-    """Shares of each training centre's patients; always by patient, stratified by label."""
-
-    test: Fraction = 0.25
-    validation: Fraction = 0.15
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> SplitSettings:
-        if self.test + self.validation >= 1.0:
-            raise ValueError("test + validation must leave patients to train on (sum below 1)")
-        return self
-
-
-class DataSettings(Section):
-    """Where the data come from and how a case is prepared."""
-
-    source: Literal["phantom", "lld-raw", "lld-crops", "nifti-csv", "medmnist"] = "phantom"
-    path: str | None = Field(None, description="folder or file; not part of the study's digest")
-    phases: tuple[Phase, ...] = ("pre-contrast", "arterial", "portal-venous", "delayed")
-    required_phases: tuple[Phase, ...] = Field((), description="a case without one of these is set aside")
-    label: str = Field("proliferative", description="column or attribute that holds the label")
-    outcome: str = Field(
-        "",
-        max_length=200,
-        pattern=r"^[^\n\r]*$",
-        description="what the score is the probability of, as a clause; empty: known from label and source",
-    )
-    crop: CropSettings = CropSettings()
-    normalisation: Literal["log-ratio", "own-liver", "z-score", "signed-distance", "none"] = "log-ratio"
-    smoothing_voxels: float = Field(
-        0.6, ge=0.0, description="in-plane Gaussian before a logarithm, in voxels"
-    )
-    clip: Positive = 2.5
-    centres: CentreSettings = CentreSettings()
-    split: SplitSettings = SplitSettings()
-    phantom: PhantomSettings = PhantomSettings()
-
-    @model_validator(mode="after")
-    def _phases_are_a_set(self) -> DataSettings:
-        if len(set(self.phases)) != len(self.phases) or not self.phases:
-            raise ValueError("phases must be named once each, and at least one")
-        if list(self.phases) != sorted(self.phases, key=PHASES.index):
-            raise ValueError(f"phases must stand in the order of acquisition: {', '.join(PHASES)}")
-        if not set(self.required_phases) <= set(self.phases):
-            raise ValueError("required_phases must be among phases")
-        return self
-
-
-class ClassifierSettings(Section):
-    """From one map per phase to one score (METHOD: stage 2 [R])."""
-
-    pooling: Literal[
-        "gap",
-        "lesion",
-        "gap+lesion",
-        "gap+lesion+spread",
-        "gap+lesion+rim+core",
-        "gap+lesion+rim+core+spread",
-    ] = Field(
-        "gap",
-        description="means over the crop, the lesion, its rim and its core, and the spread within the lesion",
-    )
-    feature_norm: Literal["batch", "layer"] = Field(
-        "batch",
-        description="batch: what all cases share is taken off a pooled feature; layer: METHOD's plain form",
-    )
-    features: tuple[Literal["absolute", "difference", "relative"], ...] = (
-        "absolute",
-        "difference",
-        "relative",
-    )
-    fusion: Literal["attention", "concat", "mean"] = "attention"
-    width: int = Field(64, ge=4)
-    layers: int = Field(1, ge=1, le=4)
-    heads: int = Field(4, ge=1)
-    dropout: Fraction = 0.2
-
-
-class ModelSettings(Section):
-    """The encoder, shared by both stages, and the decoder of the first."""
-
-    encoder: Literal["convnext", "plain"] = Field(
-        "convnext", description="plain: a small network of convolutions, a baseline; stage 2 only"
-    )
-    size: Literal["demo", "atto", "femto", "pico", "nano", "tiny", "custom"] = "demo"
-    depths: tuple[int, ...] | None = Field(None, description="custom size only")
-    dims: tuple[int, ...] | None = Field(None, description="custom size only")
-    stem: Triple = (1, 2, 2)
-    downsample: tuple[Triple, ...] = ((1, 2, 2), (2, 2, 2))
-    kernel: Triple = (3, 5, 5)
-    drop_path: Fraction = 0.0
-    phases: Literal["shared", "joint"] = Field(
-        "shared", description="one encoder per phase, or phases as channels"
-    )
-    decoder_width: int = Field(64, ge=4)
-    decoder_depth: int = Field(1, ge=1)
-    masking: Literal["auto", "packed", "dense"] = "auto"
-    classifier: ClassifierSettings = ClassifierSettings()
-
-    @property
-    def stages(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Depths and widths of the encoder's stages."""
-        if self.size != "custom":
-            return SIZES[self.size]
-        assert self.depths is not None
-        assert self.dims is not None
-        return self.depths, self.dims
-
-    @property
-    def patch(self) -> tuple[int, int, int]:
-        """Voxels of one cell of the last map (D, H, W): the total stride, and the unit of masking."""
-        d, h, w = self.stem
-        for step in self.downsample:
-            d, h, w = d * step[0], h * step[1], w * step[2]
-        return d, h, w
-
-    @model_validator(mode="after")
-    def _stages_fit(self) -> ModelSettings:
-        if self.size == "custom":
-            if not self.depths or not self.dims or len(self.depths) != len(self.dims):
-                raise ValueError("size custom needs depths and dims, one number per stage each")
-        elif self.depths is not None or self.dims is not None:
-            raise ValueError("depths and dims are for size custom")
-        stages = len(self.stages[0])
-        if len(self.downsample) != stages - 1:
-            raise ValueError(
-                f"{stages} stages need {stages - 1} downsample steps, not {len(self.downsample)}"
-            )
-        if any(k % 2 == 0 for k in self.kernel):
-            raise ValueError("kernel must be odd along every axis")
-        if self.classifier.width % self.classifier.heads:
-            raise ValueError("classifier.width must be a multiple of classifier.heads")
-        return self
 
 
 class WeightingSettings(Section):
