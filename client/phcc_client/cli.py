@@ -73,9 +73,9 @@ def studies(home: HomeFolder = DEFAULT_HOME) -> None:
 
     Example: phcc-client studies
     """
-    from phcc_client import admin_commands
+    from phcc_client import study_commands
 
-    admin_commands.list_studies(_open(home))
+    study_commands.list_studies(_open(home))
 
 
 @app.command()
@@ -84,9 +84,9 @@ def show(study: Study, home: HomeFolder = DEFAULT_HOME) -> None:
 
     Example: phcc-client show hospital
     """
-    from phcc_client import admin_commands
+    from phcc_client import study_commands
 
-    admin_commands.show(_open(home), study)
+    study_commands.show(_open(home), study)
 
 
 @app.command()
@@ -134,9 +134,9 @@ def prepare(
 
     Example: phcc-client prepare hospital
     """
-    from phcc_client import admin_commands
+    from phcc_client import study_commands
 
-    admin_commands.prepare(_open(home), study, again=again)
+    study_commands.prepare(_open(home), study, again=again)
 
 
 @app.command()
@@ -208,9 +208,9 @@ def logs(
 
 
 def _decide(home: Path, words: Sequence[str], choice: Choice, note: str, *, every: bool, yes: bool) -> None:
-    from phcc_client import admin_commands
+    from phcc_client import study_commands
 
-    admin_commands.decide(_open(home), words, choice, note, every=every, yes=yes)
+    study_commands.decide(_open(home), words, choice, note, every=every, yes=yes)
 
 
 def _open(home: Path) -> Home:
