@@ -197,7 +197,8 @@ def test_every_command_has_an_example(command: str, capsys: pytest.CaptureFixtur
 @pytest.mark.process
 def test_the_command_line_starts_without_torch_and_flower() -> None:
     code = (
-        "import sys, phcc_client.cli, phcc_client.admin_commands, phcc_client.study_commands, phcc_client.policy, phcc_client.outbox, "
+        "import sys, phcc_client.cli, phcc_client.admin_commands, phcc_client.study_commands, "
+        "phcc_client.policy, phcc_client.outbox, "
         "phcc_client.joining, phcc_client.home; sys.exit(bool({'torch', 'flwr', 'SimpleITK'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
