@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from phcc_simulation.proof.schema import Combined
 from phcc_simulation.proof.text import claims_table, headlines, markdown, title
 
 COMBINED, COMBINED_TEXT = "combined.json", "combined.md"
-COMPARISON = "comparison.md"
+COMPARISON, COMPARED = "comparison.md", "comparison.json"
 SEED_KEYS = ("seed", "data.phantom.seed")
 
 console = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -136,8 +137,10 @@ def compare_conditions(folders: Sequence[Path], out: Path) -> None:
     page = comparison(found)
     _write_picture(out, picture(found))
     write_atomically(out / COMPARISON, page)
+    figures = {one.name: one.found.model_dump(mode="json") for one in found}
+    write_atomically(out / COMPARED, json.dumps(figures, indent=2) + "\n")
     console.print(page, markup=False)
-    console.print(f"text    {out / COMPARISON}", markup=False)
+    console.print(f"text    {out / COMPARISON}\nfigures {out / COMPARED}", markup=False)
 
 
 def drawings(found: Combined, runs: Sequence[SeedRun]) -> list[Drawing]:

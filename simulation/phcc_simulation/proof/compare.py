@@ -61,6 +61,7 @@ def comparison(conditions: Sequence[Condition]) -> str:
     ]
     parts += [f"![each arm less {FULL}](comparison.svg)"]
     parts += [f"## What an arm costs{kind}", "\n".join(works(_costs(conditions)))]
+    parts.append("Every number stands in `comparison.json`.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -81,11 +82,10 @@ def test_the_command_writes_page_and_picture(
     with pytest.raises(SystemExit) as ended:
         main(["compare", *(str(made / name) for name in STRENGTHS), "--out", str(tmp_path)])
     assert ended.value.code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "comparison.md",
-        "comparison.svg",
-        "comparison.png",
-    }
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"comparison.md", "comparison.json", "comparison.svg", "comparison.png"}
+    figures = json.loads((tmp_path / "comparison.json").read_text())
+    assert {name: one["synthetic"] for name, one in figures.items()} == dict.fromkeys(STRENGTHS, True)
     assert "under 2 conditions" in capsys.readouterr().out
 
 
