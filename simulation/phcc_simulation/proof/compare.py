@@ -99,10 +99,25 @@ def _headlines(conditions: Sequence[Condition]) -> Iterator[str]:
             if (where := [one.name for one in conditions if judge(one.delta(arm))])
         ]
         yield f"Surely {what} than {FULL}, by an interval that leaves out 0: {'; '.join(told) or 'no arm'}."
+    if noise := list(_otherwise_rounded(conditions)):
+        yield (
+            f"Otherwise rounded on its way, and else the same method as {FULL}: {'; '.join(noise)}. So much do two "
+            "trainings differ by chance, whatever their intervals say: what differs by no more is no "
+            "finding."
+        )
     yield (
         "Intervals are of seeds and patients of one condition; nothing is corrected for the number of "
         "comparisons. The mean over conditions has none: they share patients."
     )
+
+
+def _otherwise_rounded(conditions: Sequence[Condition]) -> Iterator[str]:
+    """How far arms that differ from `full` in the wire's coding alone are from it."""
+    for arm in ("fp32", "fp16", "int8"):
+        for one in conditions:
+            delta = one.delta(arm)
+            if delta is not None and delta.value is not None:
+                yield f"{arm} {_cell(delta)} ({one.name})"
 
 
 def _table(conditions: Sequence[Condition]) -> Iterator[str]:
