@@ -92,18 +92,18 @@ def _headlines(conditions: Sequence[Condition]) -> Iterator[str]:
         area = one.found.auc(FULL, one.found.split)
         reached = DASH if area is None else estimate(area.value, area.ci, 3)
         yield f"{one.name} ({changed or 'the same study'}; seeds {seeds}): {FULL} reaches an AUC of {reached}."
-    for what, judge in (("better", _above), ("worse", _below)):
+    for what, judge in (("Better", _above), ("Worse", _below)):
         told = [
             f"{arm} ({', '.join(where)})"
             for arm in _arms(conditions)
             if (where := [one.name for one in conditions if judge(one.delta(arm))])
         ]
-        yield f"Surely {what} than {FULL}, by an interval that leaves out 0: {'; '.join(told) or 'no arm'}."
+        yield f"{what} than {FULL}, by an interval that leaves out 0: {'; '.join(told) or 'no arm'}."
     if noise := list(_otherwise_rounded(conditions)):
         yield (
-            f"Otherwise rounded on its way, and else the same method as {FULL}: {'; '.join(noise)}. So much do two "
-            "trainings differ by chance, whatever their intervals say: what differs by no more is no "
-            "finding."
+            f"Otherwise rounded on its way, and else the same method as {FULL}: {'; '.join(noise)}. "
+            "So much do two trainings differ by chance, whatever their intervals say: what differs by no more "
+            "is no finding."
         )
     yield (
         "Intervals are of seeds and patients of one condition; nothing is corrected for the number of "

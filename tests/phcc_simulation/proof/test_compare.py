@@ -67,8 +67,8 @@ def test_better_and_worse_are_named_with_their_condition(made: Path) -> None:
     assert text.startswith("# demo under 2 conditions: scanners, labels, synthetic data\n")
     assert 'data.centres.mode="by-centre"; seeds 0, 1' in text
     assert 'data.centres.mode="dirichlet"; seeds 0, 1' in text
-    assert "Surely better than full, by an interval that leaves out 0: fedprox (scanners)." in text
-    assert "Surely worse than full, by an interval that leaves out 0: fedprox (labels)." in text
+    assert "Better than full, by an interval that leaves out 0: fedprox (scanners)." in text
+    assert "Worse than full, by an interval that leaves out 0: fedprox (labels)." in text
     # int8 is full, rounded otherwise: the yardstick of chance.
     assert "Otherwise rounded on its way, and else the same method as full: int8 " in text
     row = next(line for line in text.splitlines() if line.startswith("| int8 |"))
