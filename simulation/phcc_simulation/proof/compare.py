@@ -126,7 +126,7 @@ def _table(conditions: Sequence[Condition]) -> Iterator[str]:
     for arm in _arms(conditions):
         found = [one.delta(arm) for one in conditions]
         known = [one.value for one in found if one is not None and one.value is not None]
-        mean = signed(fmean(known), 3) if len(known) == len(conditions) else DASH
+        mean = f"{signed(fmean(known), 3)} of {len(known)}" if known else DASH
         yield line([plain(arm), *map(_cell, found), mean])
 
 
