@@ -166,7 +166,7 @@ class Run:
     def conditions(self) -> str:
         """The machine, what runs on it, and with how many threads."""
         versions = " ".join(f"{name} {number}" for name, number in _versions().items())
-        return f"{_processor()}, {CORES} cores; {versions}; {self.threads} threads"
+        return f"{_processor()}, {CORES} cores; {versions}; threads {self.threads}"
 
     def tell(
         self,

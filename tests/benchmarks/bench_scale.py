@@ -214,7 +214,7 @@ def kept(out: Path, rows: Sequence[Row]) -> list[Row]:
 
 def draw(rows: Sequence[Row], out: Path) -> None:
     """Memory and seconds against the number of centres, as SVG and PNG."""
-    with canvas(2, height=5.0) as sheet:
+    with canvas(2, height=5.4) as sheet:
         shown = (("peak_models", "memory, in models"), ("round_s", "seconds a round"))
         for axes, (key, label) in zip(sheet.panels, shown, strict=True):
             for name, words in WAYS.items():
@@ -222,7 +222,7 @@ def draw(rows: Sequence[Row], out: Path) -> None:
             axes.set_xlabel("virtual centres")
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
-        sheet.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        sheet.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2)
         for kind in ("svg", "png"):
             sheet.figure.savefig(out / f"scale.{kind}", dpi=150)
 
