@@ -11,7 +11,7 @@ from phcc_model.study_file import load_study
 from phcc_simulation.places import default_out
 
 
-@pytest.mark.parametrize("name", ["demo", "adrenal", "hippocampus", "hospital"])
+@pytest.mark.parametrize("name", ["demo", "adrenal", "federation", "hippocampus", "hospital"])
 def test_a_shipped_study_is_found_by_its_name_and_is_valid(name: str) -> None:
     path = find_study(name)
     assert path.name == f"{name}.yaml"
