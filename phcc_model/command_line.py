@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from phcc_model.errors import PhccError
 
-# Our help is plain text: for the sake of pages that rich would draw, typer writes "\\[required]" into it.
+# Our help is plain text: for the sake of pages that rich would draw, typer writes "\[required]" into it.
 typer.core.HAS_RICH = False
 
 EXIT_ERROR = 1

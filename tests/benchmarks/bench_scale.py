@@ -236,7 +236,8 @@ def page(rows: Sequence[Row], machine: str) -> str:
         "![memory and seconds by the number of centres](scale.svg)",
         "\n".join(_lines(rows)),
         "Memory: by how many models the coordinator's process grew at its highest; in a simulation Flower's own "
-        "store of messages lies in it. Disk: what the run and Flower left, patients not counted.",
+        "store of messages lies in it. Disk: what the run and Flower left, with the cache "
+        "of the crops but without the patients' own files.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -21,7 +21,7 @@ from phcc_model.study_file import load_study
 from phcc_server.report.again import read_summary
 from phcc_simulation.proof.children import SeedPlan, run_side_by_side
 from phcc_simulation.proof.combine import combine
-from phcc_simulation.proof.compare import Condition, comparison, picture
+from phcc_simulation.proof.compare import Condition, comparison, picture, refuse_names, refuse_unlike
 from phcc_simulation.proof.configuration import configuration
 from phcc_simulation.proof.drawing import Drawing, differences, forest, labels
 from phcc_simulation.proof.drawing_rounds import curves, monitors
@@ -119,21 +119,16 @@ def compare_conditions(folders: Sequence[Path], out: Path) -> None:
     """Write one page over folders of seeds, and print it.
 
     Raises:
-        ConfigError: there is one folder only, or two of one name.
+        ConfigError: they are not of one study under several conditions.
         StorageError: no seed of a folder is finished, a file is damaged, or the disk is full.
     """
-    names = [folder.name for folder in folders]
-    if len(set(names)) < max(2, len(names)):
-        raise ConfigError(
-            "a comparison needs two folders or more, each of another name",
-            where="phcc-simulate compare",
-            remedy="Name one folder of seeds for each condition",
-        )
+    refuse_names([folder.name for folder in folders])
     found = []
     for folder in folders:
         _say(f"combining {folder.name}")
         runs, left_out = read_runs(folder)
         found.append(Condition(folder.name, runs[0].study, combine(runs, left_out)))
+    refuse_unlike(found)
     page = comparison(found)
     _write_picture(out, picture(found))
     write_atomically(out / COMPARISON, page)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from phcc_model.config import StudyConfig
+from phcc_model.errors import ConfigError
 from phcc_server.report.canvas import canvas
 from phcc_server.report.table import line, plain
-from phcc_server.report.wording import DASH, estimate, limits, signed, split_title
+from phcc_server.report.wording import DASH, estimate, signed, split_title
 from phcc_simulation.proof.claims import FULL
 from phcc_simulation.proof.configuration import differing
 from phcc_simulation.proof.drawing import Drawing, above, finish, intervals
 from phcc_simulation.proof.schema import Combined, Figure, Work
-from phcc_simulation.proof.text import works
+from phcc_simulation.proof.text import difference, works
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,40 @@ class Condition:
             return one
         turned = None if one.ci is None else (-one.ci[1], -one.ci[0])
         update = {"value": -one.value, "ci": turned, "each": tuple(-d for d in one.each)}
-        return one.model_copy(update=update)
+        return one.model_copy(update=update | {"share_above_zero": None})
+
+
+def refuse_names(names: Sequence[str]) -> None:
+    """See that conditions can be told apart; asked before anything is worked out.
+
+    Raises:
+        ConfigError: there is one only, or two are of one name.
+    """
+    if len(set(names)) < max(2, len(names)):
+        raise _unlike("a comparison needs two folders or more, each of another name")
+
+
+def refuse_unlike(conditions: Sequence[Condition]) -> None:
+    """See that there is something to hold side by side.
+
+    Raises:
+        ConfigError: they are not of one study, or one has no arm beside `full`.
+    """
+    first = conditions[0]
+    for one in conditions[1:]:
+        if (one.study.name, one.found.split) != (first.study.name, first.found.split):
+            raise _unlike(
+                f"{one.name} is of {one.study.name}, judged on the {split_title(one.found.split)}; "
+                f"{first.name} is of {first.study.name}, on the {split_title(first.found.split)}"
+            )
+    for one in conditions:
+        if one.found.auc(FULL, one.found.split) is None or len(one.found.names) < 2:
+            raise _unlike(f"{one.name} has not both {FULL} and another arm")
+
+
+def _unlike(what: str) -> ConfigError:
+    remedy = f"Name folders of seeds of one study, each under another condition, with {FULL} and other arms"
+    return ConfigError(what, where="phcc-simulate compare", remedy=remedy)
 
 
 def comparison(conditions: Sequence[Condition]) -> str:
@@ -51,7 +85,7 @@ def comparison(conditions: Sequence[Condition]) -> str:
         conditions: at least two, of one study.
     """
     first = conditions[0]
-    kind = ", synthetic data" if any(one.found.synthetic for one in conditions) else ""
+    kind = ", synthetic data" if _synthetic(conditions) else ""
     names = ", ".join(one.name for one in conditions)
     parts = [f"# {plain(first.found.study)} under {len(conditions)} conditions: {plain(names)}{kind}"]
     parts.append("\n".join(f"{n}. {plain(text)}" for n, text in enumerate(_headlines(conditions), 1)))
@@ -69,7 +103,7 @@ def picture(conditions: Sequence[Condition]) -> Drawing:
     """Each arm less `full`, one mark a condition."""
     rows = {arm: [one.delta(arm) for one in conditions] for arm in _arms(conditions)}
     found = conditions[0].found
-    name = f"Each arm less {FULL}{', synthetic' if found.synthetic else ''}"
+    name = f"Each arm less {FULL}{', synthetic' if _synthetic(conditions) else ''}"
     with canvas(height=1.3 + 0.12 * len(conditions) * len(rows)) as sheet:
         axes = sheet.panels[0]
         intervals(axes, rows, [one.name for one in conditions], undefined=0.0)
@@ -152,9 +186,11 @@ def _arms(conditions: Sequence[Condition]) -> tuple[str, ...]:
 
 
 def _cell(one: Figure | None) -> str:
-    if one is None or one.value is None:
-        return DASH
-    return f"{signed(one.value, 3)} ({limits(one.ci, 3)})"
+    return DASH if one is None else difference(one)
+
+
+def _synthetic(conditions: Sequence[Condition]) -> bool:
+    return any(one.found.synthetic for one in conditions)
 
 
 def _above(one: Figure | None) -> bool:

@@ -124,7 +124,7 @@ def _against(found: Combined, other: str) -> str | None:
     outside, inside = found.delta(FULL, other, EXTERNAL), found.delta(FULL, other, INTERNAL)
     if outside is None or inside is None:
         return None
-    told = {EXTERNAL: f"{_delta(outside)} external", INTERNAL: f"{_delta(inside)} internal"}
+    told = {EXTERNAL: f"{difference(outside)} external", INTERNAL: f"{difference(inside)} internal"}
     return f"{FULL} − {other}: {', '.join(told[split] for split in reversed(found.tests))}."
 
 
@@ -210,7 +210,7 @@ def _row(found: Combined, name: str, a: str, b: str) -> Iterator[str]:
     deltas = {split: delta for split in found.tests if (delta := found.delta(a, b, split)) is not None}
     if deltas:
         each = ", ".join(signed(one, 3) for one in deltas[found.split].each) or DASH
-        yield line([plain(cell) for cell in (name, *map(_delta, deltas.values()), each)])
+        yield line([plain(cell) for cell in (name, *map(difference, deltas.values()), each)])
 
 
 def works(found: Sequence[Work]) -> Iterator[str]:
@@ -241,7 +241,8 @@ def _estimate(one: Figure) -> str:
     return estimate(one.value, one.ci, 3) if one.value is not None else f"not defined: {one.reason}"
 
 
-def _delta(one: Figure) -> str:
+def difference(one: Figure) -> str:
+    """A difference with its interval, or why there is none."""
     if one.value is None or one.ci is None:
         return f"not defined: {one.reason}"
     return f"{signed(one.value, 3)} ({limits(one.ci, 3)})"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from made_seeds import make_seed
 
+from phcc_model.errors import ConfigError
 from phcc_simulation.cli import main
 from phcc_simulation.proof.combine import combine
-from phcc_simulation.proof.compare import Condition, comparison, picture
+from phcc_simulation.proof.compare import Condition, comparison, picture, refuse_unlike
 from phcc_simulation.proof.runs import read_runs
 from phcc_simulation.proof.text import markdown
 from phcc_simulation.proof.work import works_of
@@ -98,3 +99,12 @@ def test_one_condition_is_none_to_compare(made: Path, capsys: pytest.CaptureFixt
             main(["compare", *(str(made / name) for name in folders), "--out", str(made)])
         assert ended.value.code == 1
         assert "two folders or more" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_what_is_not_one_study_is_refused(made: Path, tmp_path: Path) -> None:
+    make_seed(tmp_path / "other" / "seed-0", 0, STRENGTHS["scanners"], ("name=other",))
+    make_seed(tmp_path / "bare" / "seed-0", 0, {"fedprox": 1.0, "int8": 1.0})
+    first = condition(made, "scanners")
+    for name, said in (("other", "other is of other"), ("bare", "bare has not both full and another arm")):
+        with pytest.raises(ConfigError, match=said):
+            refuse_unlike([first, condition(tmp_path, name)])
