@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from phcc_model.config import ModelSettings
 from phcc_model.encoder import Encoder
 from phcc_model.errors import ConfigError
-from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features, pool
+from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features
 from phcc_model.layers import start_weights
 from phcc_model.plain_encoder import PlainEncoder
+from phcc_model.pooling import Pooling
 from phcc_model.sparse import spread
 
 ENCODER_PREFIX = "encoder."
@@ -49,7 +50,8 @@ class Classifier(nn.Module):
         self.encoder: Encoder | PlainEncoder = (
             PlainEncoder(channels) if plain else Encoder(settings, channels)
         )
-        features = self.encoder.dim * len(head.pooling.split("+"))
+        self.pool = Pooling(head.pooling, self.encoder.dim)
+        features = self.pool.features
         tokens = 1 if self.joint else len(phases)
         self.norm = CaseNorm(tokens, features) if head.feature_norm == "batch" else PlainNorm(features)
         self.fusion = Fusion(head, tokens, features * len(self.kinds))
@@ -71,11 +73,12 @@ class Classifier(nn.Module):
             float32 [B], positive where proliferative is the likelier.
         """
         kept_btl = self.draw_paths(present_bp)
-        return self.score(self.features(volumes_bpdhw, present_bp, lesion_bdhw, kept_btl), present_bp)
+        f_btc, _ = self.features(volumes_bpdhw, present_bp, lesion_bdhw, kept_btl)
+        return self.score(f_btc, present_bp)
 
     def features(
         self, volumes_bpdhw: Tensor, present_bp: Tensor, lesion_bdhw: Tensor, kept_btl: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Each case's pooled maps, which depend on this case alone: nearly all of the work and the memory.
 
         Args:
@@ -85,15 +88,18 @@ class Classifier(nn.Module):
             kept_btl: these cases' rows of what `draw_paths` drew for a batch.
 
         Returns:
-            float32 [B, T, C], zero where a phase is missing; T is 1 where phases are joint.
+            float32 [B, T, C], zero where a phase is missing; T is 1 where phases are joint. And how far the
+            network looked beside the lesion, float32 [B, T] (`Pooled.missed_n`), zero where a phase is missing.
         """
         # 1. encode
         map_ncdhw, case_n, token_n = self._encode(volumes_bpdhw, present_bp, kept_btl)
         # What follows is small, and stays in float32 where the encoder runs in bfloat16.
         with torch.autocast(map_ncdhw.device.type, enabled=False):
             # 2. pool
-            f_nc = pool(map_ncdhw.float(), lesion_bdhw[case_n], self.pooling)
-            return f_nc.new_zeros(*kept_btl.shape[:2], f_nc.shape[1]).index_put((case_n, token_n), f_nc)
+            f_nc, missed_n = self.pool(map_ncdhw.float(), lesion_bdhw[case_n])
+            at = (case_n, token_n)
+            f_btc = f_nc.new_zeros(*kept_btl.shape[:2], f_nc.shape[1]).index_put(at, f_nc)
+            return f_btc, f_nc.new_zeros(kept_btl.shape[:2]).index_put(at, missed_n)
 
     def score(self, f_btc: Tensor, present_bp: Tensor) -> Tensor:
         """One logit per case, from the pooled maps of a whole batch: here cases meet, in the norm.

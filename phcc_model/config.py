@@ -97,6 +97,9 @@ class FinetuneSettings(Section):
     freeze_encoder_rounds: int = Field(0, ge=0)
     positive_weight: Literal["balanced", "none"] = "balanced"
     label_fraction: float = Field(1.0, gt=0.0, le=1.0)
+    find_weight: float = Field(
+        1.0, ge=0.0, description="of the error of looking beside the lesion, for pooling found"
+    )
     patience: int = Field(0, ge=0, description="rounds without better validation before stopping; 0 = never")
     bf16: bool = False
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -115,6 +118,7 @@ _ADDED_LATER = (
     ("model", "encoder", "convnext"),
     ("pretrain", "mask_block", [1, 1, 1]),
     ("pretrain", "round_warmup", 0.0),
+    ("finetune", "find_weight", 1.0),
     ("federation", "server_learning_rate", 0.01),
     ("federation", "server_betas", [0.9, 0.99]),
     ("federation", "server_tau", 1e-3),

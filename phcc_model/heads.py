@@ -1,4 +1,4 @@
-"""From one map per phase to one vector per case: pooling, dynamic features, fusion over the phases."""
+"""From pooled maps to one vector per case: norm over cases, dynamic features, fusion over the phases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phcc_model.config import ClassifierSettings
-from phcc_model.layers import EPSILON, WEIGHT_STD, start_weights
+from phcc_model.layers import WEIGHT_STD, start_weights
 
 RELATIVE_FLOOR = 0.1
 """[R] eps of the relative change rate: features are normed (spread 1), a tenth of it is nothing."""
@@ -19,80 +19,7 @@ RELATIVE_BOUND = 3.0
 """[R] A relative change is squeezed into +-3 by ``3 tanh(r / 3)``: nearly itself up to a doubling, and a
 feature that starts near zero cannot drown all others."""
 
-Pooling = Literal[
-    "gap", "lesion", "gap+lesion", "gap+lesion+spread", "gap+lesion+rim+core", "gap+lesion+rim+core+spread"
-]
-RIM_FROM, CORE_TO = 0.75, 0.55
-"""[R] Shares of the way from a lesion's middle to its border: where the rim begins, where the core ends."""
-
 Kind = Literal["absolute", "difference", "relative"]
-
-
-def pool(map_ncdhw: Tensor, lesion_ndhw: Tensor, pooling: Pooling) -> Tensor:
-    """One vector per map: the parts that `pooling` names, side by side.
-
-    Args:
-        map_ncdhw: the encoder's last map.
-        lesion_ndhw: 1 inside the lesion, on the input's grid or on any other.
-        pooling: ``gap`` mean over all cells; ``lesion`` mean weighted by the share of each cell that is
-            lesion, over all cells alike where no cell has any; ``spread`` standard deviation about that mean
-            with the same weights: how far the lesion is the same throughout, which no mean tells; ``rim`` and
-            ``core`` means over the lesion's outer shell and its middle (`lesion_zones`).
-
-    Returns:
-        [n, C * parts]
-    """
-    map_nck = map_ncdhw.flatten(2)
-    mean_nc = map_nck.mean(dim=2)
-    if pooling == "gap":
-        return mean_nc
-    grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
-    weight_nk = _weights(lesion_ndhw.to(map_ncdhw.dtype), grid)
-    inside_nc = torch.einsum("nck,nk->nc", map_nck, weight_nk)
-    parts = {"gap": mean_nc, "lesion": inside_nc}
-    if "rim" in pooling:
-        for part, zone_ndhw in zip(("rim", "core"), lesion_zones(lesion_ndhw > 0), strict=True):
-            zone_nk = _weights(zone_ndhw.to(map_ncdhw.dtype), grid)
-            parts[part] = torch.einsum("nck,nk->nc", map_nck, zone_nk)
-    if "spread" in pooling:
-        square_nck = (map_nck - inside_nc[:, :, None]).square()
-        # The root's slope is infinite at zero, where a lesion lies within one cell.
-        parts["spread"] = (torch.einsum("nck,nk->nc", square_nck, weight_nk) + EPSILON).sqrt()
-    return torch.cat([parts[part] for part in pooling.split("+")], dim=1)
-
-
-def _weights(zone_ndhw: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """Each cell's part in the mean over a zone, [n, cells]: its share of it; all alike where there is none."""
-    share_nk = F.adaptive_avg_pool3d(zone_ndhw[:, None], grid).flatten(1)
-    total_n1 = share_nk.sum(dim=1, keepdim=True)
-    return torch.where(total_n1 > 0, share_nk / total_n1.clamp_min(EPSILON), 1.0 / share_nk.shape[1])
-
-
-def lesion_zones(inside_ndhw: Tensor) -> tuple[Tensor, Tensor]:
-    """A lesion's rim and core, as a reader sees them: rim enhancement and a necrotic core are signs [F: LI-RADS].
-
-    How deep a voxel lies is measured on the ellipsoid that fills the box around the lesion, so that a box and a
-    mask of one lesion have nearly the same zones; a box's corners, outside that ellipsoid, belong to neither.
-
-    Args:
-        inside_ndhw: bool, True inside the lesion.
-
-    Returns:
-        Rim and core, bool, each [n, d, h, w]; empty where the lesion is.
-    """
-    squares = torch.zeros(inside_ndhw.shape, device=inside_ndhw.device)
-    for axis in (1, 2, 3):
-        size = inside_ndhw.shape[axis]
-        others = [other for other in (1, 2, 3) if other != axis]
-        hit_na = inside_ndhw.to(squares.dtype).amax(dim=others) > 0.0
-        at_a = torch.arange(size, device=inside_ndhw.device, dtype=squares.dtype)
-        first_n = torch.where(hit_na, at_a, float(size)).amin(dim=1)
-        last_n = torch.where(hit_na, at_a, -1.0).amax(dim=1)
-        half_n1 = ((last_n - first_n + 1.0) / 2.0).clamp_min(0.5)[:, None]
-        along_na = ((at_a - ((first_n + last_n) / 2.0)[:, None]) / half_n1).square()
-        squares = squares + along_na.view(-1, *(size if a == axis else 1 for a in (1, 2, 3)))
-    rim = inside_ndhw & (squares >= RIM_FROM**2) & (squares <= 1.0)
-    return rim, inside_ndhw & (squares <= CORE_TO**2)
 
 
 class CaseNorm(nn.Module):

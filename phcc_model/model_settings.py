@@ -29,9 +29,14 @@ class ClassifierSettings(Section):
         "gap+lesion+spread",
         "gap+lesion+rim+core",
         "gap+lesion+rim+core+spread",
+        "found",
+        "found+spread",
+        "gap+found",
+        "gap+found+spread",
     ] = Field(
         "gap",
-        description="means over the crop, the lesion, its rim and its core, and the spread within the lesion",
+        description="means over the crop, the lesion, its rim and its core, and the spread within the lesion; "
+        "found: over places that the network finds by itself",
     )
     feature_norm: Literal["batch", "layer"] = Field(
         "batch",

@@ -15,6 +15,7 @@ from phcc_model.augmentation import augment
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
+from phcc_model.pooling import FOUND
 from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.batches import Batch
 from phcc_model.training.control import Control
@@ -105,8 +106,10 @@ def finetune_round(
             for step, at_b in enumerate(batches):
                 batch = Batch.of(cases, at_b, device)
                 seed = place.derive(epoch, "augmentation", step)
-                (logit_b,) = run(partial(_forward, model, batch, study, seed, share))
+                logit_b, missed_b = run(partial(_forward, model, batch, study, seed, share))
                 value = F.binary_cross_entropy_with_logits(logit_b, batch.label_b, pos_weight=weight)
+                if FOUND in model.pool.parts:
+                    value = value + settings.find_weight * missed_b.mean()
                 loss += optimiser.step(value, epoch) * len(at_b) / len(cases)
                 score_b = torch.sigmoid(logit_b.detach().double()).cpu().numpy()
                 histogram += ScoreHistogram.from_scores(score_b, cases.label_n[at_b])
@@ -123,7 +126,7 @@ def finetune_round(
 def _forward(
     model: Classifier, batch: Batch, study: StudyConfig, seed: int, share: Share
 ) -> tuple[Tensor, ...]:
-    """One logit per case of a batch; what is drawn, is drawn for all of them."""
+    """One logit per case of a batch, and how far it looked beside; what is drawn, is drawn for all of them."""
     settings = study.finetune
     volumes_bpdhw, present_bp, lesion_bdhw = augment(
         batch.volumes_bpdhw, batch.present_bp, batch.lesion_bdhw, settings.augmentation, seed
@@ -131,11 +134,12 @@ def _forward(
     kept_btl = model.draw_paths(present_bp)
 
     def work(part: slice) -> tuple[Tensor, ...]:
-        return (model.features(volumes_bpdhw[part], present_bp[part], lesion_bdhw[part], kept_btl[part]),)
+        return model.features(volumes_bpdhw[part], present_bp[part], lesion_bdhw[part], kept_btl[part])
 
     with precision(volumes_bpdhw.device, settings.bf16):
-        (f_btc,) = share.gather(work, len(present_bp))
-        return (model.score(f_btc, present_bp),)
+        f_btc, missed_bt = share.gather(work, len(present_bp))
+        tokens_b = (missed_bt > 0).sum(dim=1).clamp_min(1)
+        return model.score(f_btc, present_bp), missed_bt.sum(dim=1) / tokens_b
 
 
 @contextmanager

@@ -64,12 +64,12 @@ class DenseClassifier(nn.Module):
         seen = torch.where(there, volumes, torch.zeros_like(volumes))
         tokens = torch.ones_like(present[:, :1]) if model.joint else present
         if model.joint:
-            features = heads.pool(self._maps(seen), lesion, model.pooling)[:, None]
+            features = model.pool(self._maps(seen), lesion).f_nc[:, None]
         else:
             phases = len(model.phases)
             maps = self._maps(seen.flatten(0, 1)[:, None])
             each = lesion[:, None].expand(-1, phases, -1, -1, -1).flatten(0, 1)
-            pooled = heads.pool(maps, each, model.pooling)
+            pooled = model.pool(maps, each).f_nc
             features = pooled.reshape(-1, phases, pooled.shape[1])
             features = torch.where(present[..., None], features, torch.zeros_like(features))
         dynamic = heads.dynamic_features(model.norm(features, tokens), tokens, model.kinds)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from phcc_model.cases import CaseSet
 from phcc_model.errors import DatasetError
-from phcc_model.heads import lesion_zones
+from phcc_model.pooling import lesion_zones
 
 KINETIC, REGIONAL = 2, 4
 """How many numbers of each phase count: mean and spread; rim and core as well."""

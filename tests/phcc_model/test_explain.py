@@ -68,7 +68,7 @@ def test_the_map_is_selvaraju_s_formula(centred: bool) -> None:
     present = torch.ones(1, 2, dtype=torch.bool)
     with torch.no_grad():
         kept = model.draw_paths(present)
-        pooled_btc = model.features(volumes, present, lesion, kept).double()
+        pooled_btc = model.features(volumes, present, lesion, kept)[0].double()
         maps_ncdhw = model.encoder(volumes[0, :, None])
         model.double()
         step = 1e-6

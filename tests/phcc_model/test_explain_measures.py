@@ -95,19 +95,22 @@ def blobs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     return volumes, label.float(), where
 
 
-def test_on_a_network_that_has_learnt_its_task_the_map_finds_what_it_was_taught() -> None:
+@pytest.mark.parametrize("pooling", ["gap", "found+spread"])
+def test_on_a_network_that_has_learnt_its_task_the_map_finds_what_it_was_taught(pooling: str) -> None:
     # Without lesion pooling, and with the sign anywhere in the crop: nothing leads the map there by construction.
     study = tiny_study(
-        data={"crop": {"size": [4, 32, 32]}}, model={"classifier": {"pooling": "gap", "dropout": 0.0}}
+        data={"crop": {"size": [4, 32, 32]}}, model={"classifier": {"pooling": pooling, "dropout": 0.0}}
     )
     model = build_classifier(study).train()
-    volumes, label, _ = blobs(48, 1)
+    volumes, label, lesion = blobs(48, 1)
     present = torch.ones(len(volumes), 2, dtype=torch.bool)
-    no_lesion = torch.zeros(len(volumes), 4, 32, 32)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
     for _ in range(30):
         optimiser.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(volumes, present, no_lesion), label)
+        kept = model.draw_paths(present)
+        f_btc, missed_bt = model.features(volumes, present, lesion.float(), kept)
+        score_b = model.score(f_btc, present)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(score_b, label) + missed_bt.mean()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     unseen, truth, where = blobs(80, 2)

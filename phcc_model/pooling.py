@@ -1,0 +1,153 @@
+"""From the encoder's last map to one vector: means over places that are given, or that the network finds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phcc_model.layers import EPSILON, start_weights
+
+FOUND = "found"
+LOOKS = 4
+"""[R] Places that the network finds for itself, each with a mean of its own: say the rim, the core."""
+
+RIM_FROM, CORE_TO = 0.75, 0.55
+"""[R] Shares of the way from a lesion's middle to its border: where the rim begins, where the core ends."""
+
+Grid = tuple[int, int, int]
+
+
+class Pooled(NamedTuple):
+    """What `Pooling` makes of maps.
+
+    Attributes:
+        f_nc: [n, C * parts], in the order in which the pooling names its parts.
+        missed_n: how far the network's looks lie beside the lesion that is given: the mean over looks of
+            ``-log`` of the share of each that lies within; zero without looks, and where no lesion is given.
+    """
+
+    f_nc: Tensor
+    missed_n: Tensor
+
+
+class Pooling(nn.Module):
+    """One vector per map: the parts that the study's `model.classifier.pooling` names, side by side.
+
+    ``gap`` mean over all cells; ``lesion`` mean weighted by the share of each cell that is lesion, over all cells
+    alike where no cell has any; ``spread`` standard deviation about the lesion's mean with the same weights: how
+    far the lesion is the same throughout, which no mean tells (with ``found``, by the mean of the looks); ``rim``
+    and ``core`` means over the lesion's outer shell and its middle (`lesion_zones`). ``found``: attention over
+    the cells [F: Ilse et al., ICML 2018, here without their gate], `LOOKS` means over places that the network
+    finds in the images by itself; in training it is told where the lesion is (`Pooled.missed_n`, weighted by
+    `finetune.find_weight`), afterwards it is not asked.
+
+    Args:
+        pooling: names joined by ``+``.
+        channels: of the map.
+    """
+
+    def __init__(self, pooling: str, channels: int) -> None:
+        super().__init__()
+        self.parts = tuple(pooling.split("+"))
+        looks = LOOKS if FOUND in self.parts else 0
+        self.features = channels * sum(looks if part == FOUND else 1 for part in self.parts)
+        if looks:
+            self.look_norm = nn.LayerNorm(channels, eps=EPSILON)
+            self.look = nn.Linear(channels, looks)
+            start_weights(self.look)
+
+    def forward(self, map_ncdhw: Tensor, lesion_ndhw: Tensor) -> Pooled:
+        """Pool.
+
+        Args:
+            map_ncdhw: the encoder's last map.
+            lesion_ndhw: 1 inside the lesion, on the input's grid or on any other; all zero where it is not known.
+        """
+        map_nck = map_ncdhw.flatten(2)
+        grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
+        lesion_ndhw = lesion_ndhw.to(map_nck.dtype)
+        parts: dict[str, Tensor] = {"gap": map_nck.mean(dim=2)}
+        missed_n = map_nck.new_zeros(map_nck.shape[0])
+        if FOUND in self.parts:
+            look_nqk = self.looks(map_nck)
+            weight_nk = look_nqk.mean(dim=1)
+            parts[FOUND] = torch.einsum("nck,nqk->nqc", map_nck, look_nqk).flatten(1)
+            missed_n = missed(look_nqk, lesion_ndhw, grid)
+        else:
+            weight_nk = _weights(lesion_ndhw, grid)
+            parts["lesion"] = _mean(map_nck, weight_nk)
+        if "spread" in self.parts:
+            parts["spread"] = _spread(map_nck, weight_nk)
+        if "rim" in self.parts:
+            for part, zone_ndhw in zip(("rim", "core"), lesion_zones(lesion_ndhw > 0), strict=True):
+                parts[part] = _mean(map_nck, _weights(zone_ndhw.to(map_nck.dtype), grid))
+        return Pooled(torch.cat([parts[part] for part in self.parts], dim=1), missed_n)
+
+    def looks(self, map_nck: Tensor) -> Tensor:
+        """Where the network looks: [n, LOOKS, cells], each look sums to 1 over the cells."""
+        weight_nqk: Tensor = self.look(self.look_norm(map_nck.transpose(1, 2))).transpose(1, 2).softmax(dim=2)
+        return weight_nqk
+
+
+def missed(look_nqk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:
+    """How far looks lie beside a lesion: the mean over looks of ``-log`` of the share within it, [n].
+
+    Where within it they lie is left to them. Zero where no lesion is given.
+
+    Args:
+        look_nqk: sums to 1 over the cells.
+        lesion_ndhw: 1 inside the lesion.
+        grid: cells along D, H, W.
+    """
+    share_nk = F.adaptive_avg_pool3d(lesion_ndhw[:, None], grid).flatten(1)
+    within_nq = torch.einsum("nqk,nk->nq", look_nqk, share_nk)
+    beside_n = -within_nq.clamp_min(EPSILON).log().mean(dim=1)
+    return torch.where(share_nk.amax(dim=1) > 0, beside_n, 0.0)
+
+
+def _mean(map_nck: Tensor, weight_nk: Tensor) -> Tensor:
+    return torch.einsum("nck,nk->nc", map_nck, weight_nk)
+
+
+def _spread(map_nck: Tensor, weight_nk: Tensor) -> Tensor:
+    """Standard deviation about the mean, both with these weights."""
+    square_nck = (map_nck - _mean(map_nck, weight_nk)[:, :, None]).square()
+    # The root's slope is infinite at zero, where a lesion lies within one cell.
+    return (_mean(square_nck, weight_nk) + EPSILON).sqrt()
+
+
+def _weights(zone_ndhw: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Each cell's part in the mean over a zone, [n, cells]: its share of it; all alike where there is none."""
+    share_nk = F.adaptive_avg_pool3d(zone_ndhw[:, None], grid).flatten(1)
+    total_n1 = share_nk.sum(dim=1, keepdim=True)
+    return torch.where(total_n1 > 0, share_nk / total_n1.clamp_min(EPSILON), 1.0 / share_nk.shape[1])
+
+
+def lesion_zones(inside_ndhw: Tensor) -> tuple[Tensor, Tensor]:
+    """A lesion's rim and core, as a reader sees them: rim enhancement and a necrotic core are signs [F: LI-RADS].
+
+    How deep a voxel lies is measured on the ellipsoid that fills the box around the lesion, so that a box and a
+    mask of one lesion have nearly the same zones; a box's corners, outside that ellipsoid, belong to neither.
+
+    Args:
+        inside_ndhw: bool, True inside the lesion.
+
+    Returns:
+        Rim and core, bool, each [n, d, h, w]; empty where the lesion is.
+    """
+    squares = torch.zeros(inside_ndhw.shape, device=inside_ndhw.device)
+    for axis in (1, 2, 3):
+        size = inside_ndhw.shape[axis]
+        others = [other for other in (1, 2, 3) if other != axis]
+        hit_na = inside_ndhw.to(squares.dtype).amax(dim=others) > 0.0
+        at_a = torch.arange(size, device=inside_ndhw.device, dtype=squares.dtype)
+        first_n = torch.where(hit_na, at_a, float(size)).amin(dim=1)
+        last_n = torch.where(hit_na, at_a, -1.0).amax(dim=1)
+        half_n1 = ((last_n - first_n + 1.0) / 2.0).clamp_min(0.5)[:, None]
+        along_na = ((at_a - ((first_n + last_n) / 2.0)[:, None]) / half_n1).square()
+        squares = squares + along_na.view(-1, *(size if a == axis else 1 for a in (1, 2, 3)))
+    rim = inside_ndhw & (squares >= RIM_FROM**2) & (squares <= 1.0)
+    return rim, inside_ndhw & (squares <= CORE_TO**2)
