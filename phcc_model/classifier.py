@@ -16,7 +16,7 @@ from phcc_model.errors import ConfigError
 from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features
 from phcc_model.layers import start_weights
 from phcc_model.plain_encoder import PlainEncoder
-from phcc_model.pooling import Pooling
+from phcc_model.pooling import FOUND, Pooling
 from phcc_model.sparse import spread
 
 ENCODER_PREFIX = "encoder."
@@ -121,6 +121,18 @@ class Classifier(nn.Module):
             # 5. score
             logit_b: Tensor = self.out(self.dropout(fused_bw))[:, 0]
         return logit_b
+
+    def looked_within(self, volumes_bpdhw: Tensor, present_bp: Tensor, lesion_bdhw: Tensor) -> Tensor | None:
+        """How much of where the network looks lies in the lesion as it is given, the mean over phases: [B].
+
+        None where it does not look for lesions by itself. The arguments are those of `forward`.
+        """
+        if FOUND not in self.pool.parts:
+            return None
+        map_ncdhw, case_n, _ = self._encode(volumes_bpdhw, present_bp, self.draw_paths(present_bp))
+        within_n = self.pool.within(map_ncdhw.float(), lesion_bdhw[case_n])
+        total_b = within_n.new_zeros(len(present_bp)).index_add(0, case_n, within_n)
+        return total_b / self._tokens(present_bp).sum(dim=1).clamp_min(1)
 
     def draw_paths(self, present_bp: Tensor) -> Tensor:
         """Which branches of the encoder's blocks each token of a batch keeps: bool [B, T, blocks], on the CPU.

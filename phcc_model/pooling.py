@@ -25,8 +25,7 @@ class Pooled(NamedTuple):
 
     Attributes:
         f_nc: [n, C * parts], in the order in which the pooling names its parts.
-        missed_n: how far the network's looks lie beside the lesion that is given: the mean over looks of
-            ``-log`` of the share of each that lies within; zero without looks, and where no lesion is given.
+        missed_n: how far the network's looks lie beside the lesion that is given (`missed`); zero without looks.
     """
 
     f_nc: Tensor
@@ -90,6 +89,13 @@ class Pooling(nn.Module):
         """Where the network looks: [n, LOOKS, cells], each look sums to 1 over the cells."""
         weight_nqk: Tensor = self.look(self.look_norm(map_nck.transpose(1, 2))).transpose(1, 2).softmax(dim=2)
         return weight_nqk
+
+    def within(self, map_ncdhw: Tensor, lesion_ndhw: Tensor) -> Tensor:
+        """The share of all looks together that lies in the lesion as it is given: [n]."""
+        look_nk = self.looks(map_ncdhw.flatten(2)).mean(dim=1)
+        grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
+        share_nk = F.adaptive_avg_pool3d(lesion_ndhw.to(look_nk.dtype)[:, None], grid).flatten(1)
+        return (look_nk * share_nk).sum(dim=1)
 
 
 def missed(look_nqk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:

@@ -134,6 +134,17 @@ def test_how_far_looks_lie_beside_the_lesion(within: list[float]) -> None:
     torch.testing.assert_close(found, torch.tensor([expected, 0.0, expected]), atol=1e-5, rtol=1e-5)
 
 
+def test_how_much_of_the_looks_lies_in_the_lesion() -> None:
+    pooling = Pooling("found", 5)
+    lesion = torch.zeros(2, *GRID)
+    lesion[0, 0, :, 0:4] = 1.0
+    lesion[1, :, :, 0:2] = 1.0
+    with torch.no_grad():
+        pooling.look.weight.zero_()  # it looks everywhere alike
+    within = pooling.within(torch.randn(2, 5, 2, 2, 2), lesion)
+    torch.testing.assert_close(within, torch.tensor([0.25, 0.25]))
+
+
 def scattered(count: int, seed: int) -> CaseSet:
     """Noise, and a lesion anywhere, bright in positives and dark in negatives: to judge it is to find it."""
     draw = np.random.default_rng(seed)

@@ -29,6 +29,8 @@ class Scored:
         verdict: of the threshold, which belongs to the score.
         maps_pdhw: float32 heat maps on the crop's grid, 0 to 1, phases in the study's order.
         attention: share of each phase that is there; empty where the model has no attention.
+        looked: share of the places where the model looked that lies in the lesion as it is drawn; None for a
+            model that does not look for lesions by itself, and where nothing is drawn.
     """
 
     score: float
@@ -36,6 +38,7 @@ class Scored:
     verdict: Verdict
     maps_pdhw: NDArray[np.float32]
     attention: Mapping[Phase, float]
+    looked: float | None
 
 
 def score(package: ModelPackage, subject: Subject) -> Scored:
@@ -49,12 +52,14 @@ def score(package: ModelPackage, subject: Subject) -> Scored:
     logit = float(predict(model, cases, device=torch.device("cpu")).astype(np.float64)[0])
     probability = float(1.0 / (1.0 + np.exp(-logit)))
     prepared = subject.prepared
-    cam = heat_maps(
-        model,
+    given = (
         torch.from_numpy(prepared.volumes_pdhw.astype(np.float32))[None],
         torch.from_numpy(prepared.present_p)[None],
         torch.from_numpy(prepared.lesion_dhw)[None],
     )
+    cam = heat_maps(model, *given)
+    with torch.no_grad():
+        looked_b = model.eval().looked_within(*given)
     shares = [] if cam.attention_bp is None else cam.attention_bp[0].tolist()
     there = zip(package.study.data.phases, prepared.present_p, shares, strict=True) if shares else ()
     return Scored(
@@ -63,4 +68,5 @@ def score(package: ModelPackage, subject: Subject) -> Scored:
         verdict="positive" if probability >= package.threshold else "negative",
         maps_pdhw=cam.maps_bpdhw[0].numpy(),
         attention={phase: round(float(share), 4) for phase, present, share in there if present},
+        looked=None if looked_b is None or subject.lesion.drawn_on is None else float(looked_b[0]),
     )

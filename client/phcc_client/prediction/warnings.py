@@ -36,6 +36,8 @@ SMALLEST_MM, LARGEST_MM = 10.0, 200.0
 """Longest side of the lesion's box."""
 LEAST_INSIDE = 0.98
 """Of the lesion, what the crop must hold."""
+LEAST_LOOKED = 0.5
+"""Of the places where a model looked that finds lesions by itself, what must lie in the one that is drawn."""
 SPACING_ROOM_MM, FIELD_ROOM_T = 0.05, 0.1
 """By so much headers round what is the same."""
 ROOM = 0.25
@@ -60,6 +62,21 @@ def cautions_of(subject: Subject, settings: DataSettings) -> Iterator[Caution]:
         yield from _image(note)
     yield from _timing(subject.phases)
     yield from _lesion(subject.lesion, settings.crop)
+
+
+def looked_elsewhere(looked: float | None) -> Iterator[Caution]:
+    """A model that finds lesions by itself has looked at something else than what is drawn.
+
+    Args:
+        looked: share of the places where it looked that lies in the lesion; None where that is not asked.
+    """
+    if looked is not None and looked < LEAST_LOOKED:
+        yield Caution(
+            code="looked-elsewhere",
+            text=f"the model looked elsewhere: {looked:.0%} of where it looked lies in the lesion as it is drawn",
+            remedy="Check the drawing, and look at the heat maps: is there another lesion?",
+            basis="model",
+        )
 
 
 def not_checked(subject: Subject, *, ranges: bool) -> tuple[str, ...]:

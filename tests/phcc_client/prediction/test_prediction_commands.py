@@ -204,12 +204,24 @@ def test_a_case_like_those_of_training_is_not_warned_of_and_another_is(
     assert "slices 4.00 mm apart, 8 mm in nine of ten of the 6 patients" in found["spacing-not-seen"]
 
 
-def written(folder: Path, seen: Seen | None) -> Path:
+def test_a_model_that_finds_lesions_by_itself_warns_where_it_looked_elsewhere(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    model = STUDY.model.model_copy(
+        update={"classifier": STUDY.model.classifier.model_copy(update={"pooling": "found+spread"})}
+    )
+    folder = written(tmp_path / "package", None, STUDY.model_copy(update={"model": model}))
+    assert predict(folder, hospital.export, tmp_path / "a", "--registration", "off") == 0
+    found = {c.code: c.text for c in read(tmp_path / "a").warnings}
+    assert "of where it looked lies in the lesion as it is drawn" in found["looked-elsewhere"]
+
+
+def written(folder: Path, seen: Seen | None, study: StudyConfig = STUDY) -> Path:
     write_package(
         folder,
-        STUDY,
+        study,
         "full",
-        state_of(build_classifier(STUDY)),
+        state_of(build_classifier(study)),
         stage_round=0,
         threshold=Threshold(value=0.4, source="test"),
         seen=seen,

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phcc_client.prediction.result import Caution, PhaseNote
-from phcc_client.prediction.warnings import cautions_of, intervals, not_checked, outside_training
+from phcc_client.prediction.warnings import (
+    LEAST_LOOKED,
+    cautions_of,
+    intervals,
+    looked_elsewhere,
+    not_checked,
+    outside_training,
+)
 from phcc_model.package_schema import Between, Seen, Span
 
 
@@ -42,6 +49,14 @@ def test_what_is_unusual_of_a_phase_is_said(phase: str, change: dict[str, Any], 
     assert {c.code for c in found} == {code}
     assert all(c.text and c.remedy for c in found)
     assert phase.replace("_", "-") in found[0].text
+
+
+@given(st.floats(0.0, 1.0))
+def test_a_model_that_looked_elsewhere_says_so(looked: float) -> None:
+    found = list(looked_elsewhere(looked))
+    assert bool(found) == (looked < LEAST_LOOKED)
+    assert all(f"{looked:.0%}" in one.text and one.remedy for one in found)
+    assert not list(looked_elsewhere(None))
 
 
 def test_a_missing_phase_is_said_once() -> None:
