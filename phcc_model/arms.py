@@ -7,7 +7,7 @@
     absolute difference relative          one kind of dynamic feature alone
     shared joint       one encoder for each phase in turn, or phases as channels
     zones              the lesion's rim and core pooled apart, on a last map as fine in plane as the stem's
-    found              pooled over places that the network finds by itself, not over the lesion as it is given
+    found given        pooled over what the network finds by itself; over the lesion as it is given
     plain              a plain small 3-D network instead of the encoder; it cannot be pre-trained
     fedavg fedprox fedadam fedyogi fedema fedbn scaffold
                        how the sites' work becomes one model (fedema: in stage 1, then as fedavg)
@@ -60,7 +60,8 @@ _CHANGES: dict[str, Changes] = {
     "relative": {"model": {"classifier": {"features": ("relative",)}}},
     "shared": {"model": {"phases": "shared"}},
     "joint": {"model": {"phases": "joint"}},
-    "found": {"model": {"classifier": {"pooling": "found+spread"}}},
+    "found": {"model": {"classifier": {"pooling": "gap+found+spread"}}},
+    "given": {"model": {"classifier": {"pooling": "gap+lesion+spread"}}},
     "plain": {"model": {"encoder": "plain"}, "pretrain": _NO_PRETRAINING},
     "fedavg": {"federation": {"algorithm": "fedavg"}},
     "fedprox": {"federation": {"algorithm": "fedprox"}},

@@ -31,12 +31,11 @@ class ClassifierSettings(Section):
         "gap+lesion+rim+core+spread",
         "found",
         "found+spread",
-        "gap+found",
         "gap+found+spread",
     ] = Field(
         "gap",
         description="means over the crop, the lesion, its rim and its core, and the spread within the lesion; "
-        "found: over places that the network finds by itself",
+        "found: over what the network finds by itself",
     )
     feature_norm: Literal["batch", "layer"] = Field(
         "batch",

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from phcc_model.layers import EPSILON, start_weights
 
 FOUND = "found"
-LOOKS = 4
-"""[R] Places that the network finds for itself, each with a mean of its own: say the rim, the core."""
 
 RIM_FROM, CORE_TO = 0.75, 0.55
 """[R] Shares of the way from a lesion's middle to its border: where the rim begins, where the core ends."""
@@ -25,7 +23,8 @@ class Pooled(NamedTuple):
 
     Attributes:
         f_nc: [n, C * parts], in the order in which the pooling names its parts.
-        missed_n: how far the network's looks lie beside the lesion that is given (`missed`); zero without looks.
+        missed_n: how far the network looks beside the lesion that is given (`missed`); zero where it does not
+            look for one by itself.
     """
 
     f_nc: Tensor
@@ -37,10 +36,10 @@ class Pooling(nn.Module):
 
     ``gap`` mean over all cells; ``lesion`` mean weighted by the share of each cell that is lesion, over all cells
     alike where no cell has any; ``spread`` standard deviation about the lesion's mean with the same weights: how
-    far the lesion is the same throughout, which no mean tells (with ``found``, by the mean of the looks); ``rim``
+    far the lesion is the same throughout, which no mean tells (with ``found``: about its mean); ``rim``
     and ``core`` means over the lesion's outer shell and its middle (`lesion_zones`). ``found``: attention over
-    the cells [F: Ilse et al., ICML 2018, here without their gate], `LOOKS` means over places that the network
-    finds in the images by itself; in training it is told where the lesion is (`Pooled.missed_n`, weighted by
+    the cells [F: Ilse et al., ICML 2018, here without their gate], a mean over what the network finds in the
+    images by itself [R]; in training it is told where the lesion is (`Pooled.missed_n`, weighted by
     `finetune.find_weight`), afterwards it is not asked.
 
     Args:
@@ -51,11 +50,10 @@ class Pooling(nn.Module):
     def __init__(self, pooling: str, channels: int) -> None:
         super().__init__()
         self.parts = tuple(pooling.split("+"))
-        looks = LOOKS if FOUND in self.parts else 0
-        self.features = channels * sum(looks if part == FOUND else 1 for part in self.parts)
-        if looks:
+        self.features = channels * len(self.parts)
+        if FOUND in self.parts:
             self.look_norm = nn.LayerNorm(channels, eps=EPSILON)
-            self.look = nn.Linear(channels, looks)
+            self.look = nn.Linear(channels, 1)
             start_weights(self.look)
 
     def forward(self, map_ncdhw: Tensor, lesion_ndhw: Tensor) -> Pooled:
@@ -71,10 +69,9 @@ class Pooling(nn.Module):
         parts: dict[str, Tensor] = {"gap": map_nck.mean(dim=2)}
         missed_n = map_nck.new_zeros(map_nck.shape[0])
         if FOUND in self.parts:
-            look_nqk = self.looks(map_nck)
-            weight_nk = look_nqk.mean(dim=1)
-            parts[FOUND] = torch.einsum("nck,nqk->nqc", map_nck, look_nqk).flatten(1)
-            missed_n = missed(look_nqk, lesion_ndhw, grid)
+            weight_nk = self.looks(map_nck)
+            parts[FOUND] = _mean(map_nck, weight_nk)
+            missed_n = missed(weight_nk, lesion_ndhw, grid)
         else:
             weight_nk = _weights(lesion_ndhw, grid)
             parts["lesion"] = _mean(map_nck, weight_nk)
@@ -86,32 +83,33 @@ class Pooling(nn.Module):
         return Pooled(torch.cat([parts[part] for part in self.parts], dim=1), missed_n)
 
     def looks(self, map_nck: Tensor) -> Tensor:
-        """Where the network looks: [n, LOOKS, cells], each look sums to 1 over the cells."""
-        weight_nqk: Tensor = self.look(self.look_norm(map_nck.transpose(1, 2))).transpose(1, 2).softmax(dim=2)
-        return weight_nqk
+        """Where the network looks: [n, cells], sums to 1 over the cells."""
+        weight_nk: Tensor = self.look(self.look_norm(map_nck.transpose(1, 2)))[:, :, 0].softmax(dim=1)
+        return weight_nk
 
     def within(self, map_ncdhw: Tensor, lesion_ndhw: Tensor) -> Tensor:
-        """The share of all looks together that lies in the lesion as it is given: [n]."""
-        look_nk = self.looks(map_ncdhw.flatten(2)).mean(dim=1)
+        """The share of where the network looks that lies in the lesion as it is given: [n]."""
         grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
-        share_nk = F.adaptive_avg_pool3d(lesion_ndhw.to(look_nk.dtype)[:, None], grid).flatten(1)
-        return (look_nk * share_nk).sum(dim=1)
+        return _within(self.looks(map_ncdhw.flatten(2)), lesion_ndhw.to(map_ncdhw.dtype), grid)
 
 
-def missed(look_nqk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:
-    """How far looks lie beside a lesion: the mean over looks of ``-log`` of the share within it, [n].
+def missed(look_nk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:
+    """How far a look lies beside a lesion: ``-log`` of the share of it that lies within, [n].
 
-    Where within it they lie is left to them. Zero where no lesion is given.
+    Where within the lesion it lies is left to it. Zero where no lesion is given.
 
     Args:
-        look_nqk: sums to 1 over the cells.
+        look_nk: sums to 1 over the cells.
         lesion_ndhw: 1 inside the lesion.
         grid: cells along D, H, W.
     """
+    beside_n = -_within(look_nk, lesion_ndhw, grid).clamp_min(EPSILON).log()
+    return torch.where(lesion_ndhw.flatten(1).amax(dim=1) > 0, beside_n, 0.0)
+
+
+def _within(look_nk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:
     share_nk = F.adaptive_avg_pool3d(lesion_ndhw[:, None], grid).flatten(1)
-    within_nq = torch.einsum("nqk,nk->nq", look_nqk, share_nk)
-    beside_n = -within_nq.clamp_min(EPSILON).log().mean(dim=1)
-    return torch.where(share_nk.amax(dim=1) > 0, beside_n, 0.0)
+    return (look_nk * share_nk).sum(dim=1)
 
 
 def _mean(map_nck: Tensor, weight_nk: Tensor) -> Tensor:
