@@ -36,6 +36,9 @@ RIM_MM = 5.0
 DRAWS = 3
 """Networks per depth of drawing anew: one alone says little, as every one has a bias of its own."""
 TRAINED = "trained"
+MOVED = "trained, images moved"
+MOVED_BY = 4
+"""Images are moved by one in so many of their voxels along each axis, what leaves comes in on the other side."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -142,7 +145,8 @@ class Measured:
     """One case's map under one network, all phases added up.
 
     Attributes:
-        network: `TRAINED`, or what was drawn anew.
+        network: `TRAINED`; `MOVED`, the same before images moved within the crop, the map moved back: crops are
+            cut around the lesion, and a network may have learnt to point at their middle; or what was drawn anew.
         draw: which of the draws; 0 for the trained one.
         alike: correlation of the map with the trained network's, voxel by voxel; None where one is flat.
     """
@@ -164,13 +168,18 @@ def measure(
     method: Method | None = None,
 ) -> Iterator[Measured]:
     """Every case under the trained network, then under networks drawn anew from the head down to the stem."""
-    spacing = found.plan.study.data.crop.spacing_mm
-    rims = [with_rim(lesion, spacing, RIM_MM) for lesion in lesions]
-    networks = [(TRAINED, 0, found.model), *_controls(found)]
+    crop = found.plan.study.data.crop
+    rims = [with_rim(lesion, crop.spacing_mm, RIM_MM) for lesion in lesions]
+    networks = [(TRAINED, 0, found.model), (MOVED, 0, found.model), *_controls(found)]
+    d, h, w = (size // MOVED_BY for size in crop.size)
+    moved = _rolled(cases, (d, h, w))
     reference: list[NDArray[np.float32]] = []
     for done, (name, draw, model) in enumerate(networks, start=1):
         for i, (case, patient) in enumerate(zip(cases.case, cases.patient, strict=True)):
-            map_dhw = explain_case(model, cases, i, method).maps_bpdhw[0].sum(dim=0).numpy()
+            seen = moved if name == MOVED else cases
+            map_dhw = explain_case(model, seen, i, method).maps_bpdhw[0].sum(dim=0).numpy()
+            if name == MOVED:
+                map_dhw = np.roll(map_dhw, (-d, -h, -w), (0, 1, 2))
             if name == TRAINED:
                 reference.append(map_dhw)
             yield Measured(
@@ -183,6 +192,15 @@ def measure(
                 _alike(map_dhw, reference[i]),
             )
         progress("networks", done, len(networks))
+
+
+def _rolled(cases: CaseSet, voxels: tuple[int, int, int]) -> CaseSet:
+    """The same cases with everything in their crops moved along D, H, W."""
+    return replace(
+        cases,
+        volumes_npdhw=np.roll(cases.volumes_npdhw, voxels, (2, 3, 4)),
+        lesion_ndhw=np.roll(cases.lesion_ndhw, voxels, (1, 2, 3)),
+    )
 
 
 def _controls(found: RunModel) -> Iterator[tuple[str, int, Classifier]]:

@@ -8,13 +8,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import yaml
 from builders import TINY, merged
 
+from phcc_model.cases import CaseSet
 from phcc_model.command_line import run_program
+from phcc_model.explain import CamResult
 from phcc_model.explain_measures import Place
+from phcc_simulation import explain
 from phcc_simulation.cli import app
-from phcc_simulation.explain import TRAINED, Measured, RunModel, true_lesion
+from phcc_simulation.explain import MOVED, TRAINED, Measured, RunModel, measure, true_lesion
 from phcc_simulation.explain_table import tabulate, verdict
 
 STUDY = {
@@ -62,7 +66,14 @@ def test_a_run_s_maps_are_drawn_and_measured_the_same_each_time(run: Path, tmp_p
     assert len(found["cases"]) == 5
     assert found["lesion"] == "the phantom's truth"
     names = [row["network"] for row in found["networks"]]
-    assert names == [TRAINED, "head drawn anew", "from layer 2 up", "from layer 1 up", "all drawn anew"]
+    assert names == [
+        TRAINED,
+        MOVED,
+        "head drawn anew",
+        "from layer 2 up",
+        "from layer 1 up",
+        "all drawn anew",
+    ]
     assert found["networks"][0]["alike"]["value"] == pytest.approx(1.0)
     assert len([f for f in files if f.endswith(".png")]) == 2
 
@@ -97,6 +108,36 @@ def test_the_truth_lies_within_the_box_that_was_given(run: Path) -> None:
     given, known = true_lesion(opened, None, cases.lesion_ndhw[0])
     assert not known
     np.testing.assert_array_equal(given, cases.lesion_ndhw[0] > 0)
+
+
+def test_a_map_that_points_at_the_middle_is_found_out_when_the_images_move(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the middle of the crop, whatever lies there; and of the brightest voxels, which a move takes along."""
+    opened = RunModel.open(run, "full")
+    cases = opened.unseen(4)
+    d, h, w = cases.lesion_ndhw.shape[1:]
+    lesions = [np.zeros((d, h, w), bool) for _ in cases.case]
+    for i, lesion in enumerate(lesions):
+        lesion[d // 2, h // 2, w // 2] = True
+        cases.volumes_npdhw[i] = 10.0 * lesion
+
+    def middle(_model: object, _cases: CaseSet, _at: int, _method: object) -> CamResult:
+        maps = torch.zeros(1, 1, d, h, w)
+        maps[0, 0, d // 2, h // 2, w // 2] = 1.0
+        return CamResult(maps, None, torch.zeros(1))
+
+    def brightest(_model: object, seen: CaseSet, at: int, _method: object) -> CamResult:
+        return CamResult(torch.from_numpy(seen.volumes_npdhw[at : at + 1]).float(), None, torch.zeros(1))
+
+    for drawn, alike in ((middle, False), (brightest, True)):
+        monkeypatch.setattr(explain, "explain_case", drawn)
+        rows = tabulate(list(measure(opened, cases, lesions, lambda *_: None)), seed=0)
+        assert rows[0].mass.value == 1.0
+        assert rows[1].network == MOVED
+        assert (rows[1].mass.value == 1.0) == alike
+        assert rows[1].alike.value is not None
+        assert (rows[1].alike.value > 0.99) == alike
 
 
 def test_a_wrong_turn_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
