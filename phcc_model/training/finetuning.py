@@ -32,7 +32,8 @@ class FinetuneRoundResult:
     """What one site did in one round of fine-tuning.
 
     Attributes:
-        loss: mean over the cases of the round's last epoch.
+        loss: mean over the cases of the round's last epoch; of the scores alone, also where the network is told
+            where to look.
         cases: labelled cases trained on in each epoch, after `finetune.label_fraction`.
         patients: their patients.
         positives: cases with the positive label.
@@ -108,9 +109,9 @@ def finetune_round(
                 seed = place.derive(epoch, "augmentation", step)
                 logit_b, missed_b = run(partial(_forward, model, batch, study, seed, share))
                 value = F.binary_cross_entropy_with_logits(logit_b, batch.label_b, pos_weight=weight)
-                if FOUND in model.pool.parts:
-                    value = value + settings.find_weight * missed_b.mean()
-                loss += optimiser.step(value, epoch) * len(at_b) / len(cases)
+                beside = settings.find_weight * missed_b.mean() if FOUND in model.pool.parts else 0.0
+                optimiser.step(value + beside, epoch)
+                loss += float(value.detach()) * len(at_b) / len(cases)
                 score_b = torch.sigmoid(logit_b.detach().double()).cpu().numpy()
                 histogram += ScoreHistogram.from_scores(score_b, cases.label_n[at_b])
     return FinetuneRoundResult(
