@@ -199,3 +199,20 @@ def test_a_network_that_was_told_where_to_look_finds_lesions_by_itself() -> None
     told, untold = ends
     assert told < 0.5 < start - 0.5, (told, start)
     assert told < untold - 0.5, (told, untold)
+
+
+def test_the_loss_that_is_told_is_that_of_the_scores() -> None:
+    """One step: what is told of it was taken before the weights moved, and being told where to look is no part."""
+    told = []
+    for weight in (0.0, 5.0):
+        study = tiny_study(
+            data={"crop": {"size": [4, 32, 32]}},
+            model={"classifier": {"pooling": "found", "dropout": 0.0}},
+            finetune={"batch_size": 8, "find_weight": weight},
+        )
+        model, cases = build_classifier(study), scattered(8, 3)
+        result = finetune_round(model, cases, study, round_index=0, site="a", device=torch.device("cpu"))
+        assert result.steps == 1
+        told.append((result.loss, beside(model, cases)))
+    assert told[0][0] == told[1][0]
+    assert told[0][1] != told[1][1]
