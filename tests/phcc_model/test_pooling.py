@@ -202,7 +202,7 @@ def test_a_network_that_was_told_where_to_look_finds_lesions_by_itself() -> None
 
 
 def test_the_loss_that_is_told_is_that_of_the_scores() -> None:
-    """One step: what is told of it was taken before the weights moved, and being told where to look is no part."""
+    """One step: its loss is taken before the weights move, and being told where to look is no part of it."""
     told = []
     for weight in (0.0, 5.0):
         study = tiny_study(
