@@ -11,9 +11,10 @@ Before Grad-CAM what all cells of a case share is taken off [R]: a channel's mea
 where, and its sign decides whether a map is empty: as published, 51 of 53 were (synthetic patients). `centred`
 off is the published form.
 
-What a map is not: with lesion pooling the slope by the last map is larger in the lesion's cells whatever the
-network has learnt, so that part of where HiResCAM lies is the pooling's doing. How large a part, networks drawn
-anew tell (`explain_measures`).
+What a map is not: pooled over the lesion as it is given, the slope by the last map is larger in the lesion's
+cells whatever the network has learnt, so that part of where HiResCAM lies is the pooling's doing. How large a
+part, networks drawn anew tell (`explain_measures`). Pooled over what the network finds by itself (``found``), it
+is the network's doing: there it is told in fine-tuning where to look, and has to do it (DECISIONS 48).
 """
 
 from __future__ import annotations
