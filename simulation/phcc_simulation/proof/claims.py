@@ -70,9 +70,9 @@ def claims_of(found: Combined, runs: Sequence[SeedRun]) -> tuple[Claim, ...]:
 
 
 def without_pretraining(arm: str) -> str:
-    """The arm that differs from `full`, or from a change of it, in this alone; any other arm itself."""
+    """The arm that differs from this one in this alone, as it would be called."""
     first, plus, rest = arm.partition("+")
-    return BARE + plus + rest if first == FULL else arm
+    return BARE + plus + rest if first == FULL else f"{arm}+{BARE}"
 
 
 def best_of(found: Combined, prefix: str) -> str | None:

@@ -83,9 +83,9 @@ def combine(
 
 
 def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Which arms are compared: `full` with every other, and any change to it with the same one to its rival."""
+    """Which arms are compared: `full` with every other, and any with the same one without pre-training."""
     whole = [(FULL, arm) for arm in arms if arm != FULL] if FULL in arms else []
-    changed = [(arm, without_pretraining(arm)) for arm in arms if arm.startswith(f"{FULL}+")]
+    changed = [(arm, without_pretraining(arm)) for arm in arms if arm != FULL]
     return whole + [(a, b) for a, b in changed if b in arms]
 
 

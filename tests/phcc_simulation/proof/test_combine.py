@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_seeds import STRENGTH, made_rounds, made_scores, made_study, make_seed
 
+from phcc_model.arms import plan_arms
+from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError, StorageError
 from phcc_model.shipped import find_study
 from phcc_model.statistics import auc
@@ -21,7 +23,7 @@ from phcc_model.study_file import dump_study, load_study
 from phcc_server.report.scores import read_scores, scores_csv
 from phcc_server.report.summary import build_summary
 from phcc_simulation.cli import main
-from phcc_simulation.proof.claims import claims_of
+from phcc_simulation.proof.claims import claims_of, without_pretraining
 from phcc_simulation.proof.combine import combine
 from phcc_simulation.proof.commands import combine_seeds, drawings
 from phcc_simulation.proof.configuration import configuration
@@ -417,3 +419,18 @@ def test_the_command_says_where_nothing_is_finished(
         main(["combine", str(tmp_path)])
     assert ended.value.code == 1
     assert "no finished seed lies in this folder" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arm", "rival"),
+    [
+        ("full", "no-pretraining"),
+        ("full+labels-10", "no-pretraining+labels-10"),
+        ("given", "given+no-pretraining"),
+        ("local:C1", "local:C1+no-pretraining"),
+    ],
+)
+def test_each_arm_has_a_rival_that_was_not_pretrained(arm: str, rival: str) -> None:
+    assert without_pretraining(arm) == rival
+    plans = plan_arms([arm, rival], StudyConfig(), ["C1", "C2"])
+    assert [plan.study.pretrain.rounds > 0 for plan in plans] == [True, False]
