@@ -75,7 +75,6 @@ def looked_elsewhere(looked: float | None) -> Iterator[Caution]:
             code="looked-elsewhere",
             text=f"the model looked elsewhere: {looked:.0%} of where it looked lies in the lesion as it is drawn",
             remedy="Check the drawing, and look at the heat maps: is there another lesion?",
-            basis="model",
         )
 
 

@@ -75,9 +75,13 @@ def warning_lines(prediction: Prediction) -> list[str]:
         return ["None of what could be checked was unusual."]
     lines = []
     for one in prediction.warnings:
-        remedy = f" {one.remedy.rstrip('.')}." if one.remedy else ""
-        lines.append(f"{_BASIS[one.basis]}: {one.text.rstrip('.')}.{remedy}")
+        remedy = f" {_sentence(one.remedy)}" if one.remedy else ""
+        lines.append(f"{_BASIS[one.basis]}: {_sentence(one.text)}{remedy}")
     return lines
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 def unchecked_line(prediction: Prediction) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from examples import LESION, SETTINGS, phase_notes, subject
+from examples import LESION, SETTINGS, phase_notes, prediction, subject
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from phcc_client.prediction.warnings import (
     not_checked,
     outside_training,
 )
+from phcc_client.prediction.wording import warning_lines
 from phcc_model.package_schema import Between, Seen, Span
 
 
@@ -166,3 +167,12 @@ def test_one_in_ten_who_lie_a_little_beyond_are_not_cried_about(low: float, widt
     ):
         notes = phase_notes(arterial={"enhancement": bright})
         assert {c.code for c in outside_training(subject(phases=notes), ranges)} == expected
+
+
+def test_a_remedy_that_asks_ends_with_its_question_mark() -> None:
+    asks = next(looked_elsewhere(0.1))
+    line, other = warning_lines(
+        prediction(warnings=(asks, Caution(code="c", text="it is odd", remedy="Do.")))
+    )
+    assert line.endswith("is there another lesion?")
+    assert other == "Note: it is odd. Do."
