@@ -5,6 +5,7 @@ from __future__ import annotations
 from phcc_model.config import StudyConfig
 from phcc_model.outcome import outcome_of
 from phcc_model.package_schema import Recalibration, Seen, Threshold
+from phcc_model.pooling import FOUND
 from phcc_server.seen import in_words
 
 _CARD = """\
@@ -17,6 +18,7 @@ _CARD = """\
 - Weights: `{weights}`, round {round} of the fine-tuning; study `{digest}`.
 - Images: crop of {size} voxels (D, H, W) of {spacing} mm about the lesion, normalisation {normalisation}. All
   settings are in `package.json` under `study.data`.
+- The lesion as it is drawn: {lesion}.
 - Threshold: {threshold:.3f} on the probability before recalibration, from which on a case is positive. {source}.
 - Recalibration: {calibration}
 - What the model saw in training: {seen}
@@ -44,6 +46,13 @@ def purpose(study: StudyConfig) -> str:
     """What the model gives, in words."""
     outcome = outcome_of(study.data)
     return f"the probability that {outcome.event}, from {outcome.images}"
+
+
+def _lesion(study: StudyConfig) -> str:
+    parts = study.model.classifier.pooling.split("+")
+    if FOUND in parts:
+        return "places the crop; within it the network finds the lesion by itself, and is not told"
+    return "places the crop" if parts == ["gap"] else "places the crop, and the network pools over it"
 
 
 def _seen(seen: Seen | None) -> str:
@@ -103,6 +112,7 @@ def package_card(
         size=" x ".join(map(str, data.crop.size)),
         spacing=" x ".join(f"{mm:g}" for mm in data.crop.spacing_mm),
         normalisation=data.normalisation,
+        lesion=_lesion(study),
         threshold=threshold.value,
         source=threshold.source,
         calibration=recalibrated,

@@ -17,9 +17,11 @@ from phcc_model.checkpoint import load_checkpoint, save_checkpoint
 from phcc_model.command_line import run_program
 from phcc_model.errors import ConfigError, PhccError, StorageError
 from phcc_model.package import ModelPackage
+from phcc_model.package_schema import Threshold
 from phcc_model.threshold import ScoreHistogram
 from phcc_server import cli, export
 from phcc_server.export import export_run, read_arm
+from phcc_server.export_card import package_card
 from phcc_server.ledger import Ledger, RoundRecord, ScoreCounts, read_rounds
 from phcc_server.recalibration import fit_recalibration
 from phcc_server.run_folder import RunFolder
@@ -265,3 +267,17 @@ def test_the_command_says_what_left(
     said = capsys.readouterr().err
     assert "this folder holds no run" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("pooling", "said"),
+    [
+        ("gap", "places the crop.\n"),
+        ("gap+lesion+spread", "the network pools over it.\n"),
+        ("gap+found+spread", "the network finds the lesion by itself, and is not told.\n"),
+    ],
+)
+def test_the_card_says_what_becomes_of_the_drawn_lesion(pooling: str, said: str) -> None:
+    study = tiny_study(model={"classifier": {"pooling": pooling}})
+    threshold = Threshold(value=0.4, source="a test")
+    assert said in package_card(study, "full", "ab", 0, threshold, None, "", None, None)
