@@ -262,10 +262,10 @@ def test_one_class_only_is_not_defined(tmp_path: Path) -> None:
 
 
 def test_another_study_is_refused_by_the_key_that_differs(tmp_path: Path) -> None:
-    make_seed(tmp_path / "seed-0", 0)
+    make_seed(tmp_path / "seed-0", 0, changes=["finetune.learning_rate=0.25"])
     make_seed(tmp_path / "seed-1", 1, changes=["finetune.learning_rate=0.5", "name=other"])
     with pytest.raises(
-        ConfigError, match=r"seed-1: finetune\.learning_rate is 0\.5 here, but 0\.002 in seed-0"
+        ConfigError, match=r"seed-1: finetune\.learning_rate is 0\.5 here, but 0\.25 in seed-0"
     ):
         read_runs(tmp_path)
 
