@@ -89,7 +89,7 @@ class Classifier(nn.Module):
 
         Returns:
             float32 [B, T, C], zero where a phase is missing; T is 1 where phases are joint. And how far the
-            network looked beside the lesion, float32 [B, T] (`Pooled.missed_n`), zero where a phase is missing.
+            network looked beside the lesion (`Pooled.missed_n`), the mean over the phases that are there, [B].
         """
         # 1. encode
         map_ncdhw, case_n, token_n = self._encode(volumes_bpdhw, present_bp, kept_btl)
@@ -97,9 +97,8 @@ class Classifier(nn.Module):
         with torch.autocast(map_ncdhw.device.type, enabled=False):
             # 2. pool
             f_nc, missed_n = self.pool(map_ncdhw.float(), lesion_bdhw[case_n])
-            at = (case_n, token_n)
-            f_btc = f_nc.new_zeros(*kept_btl.shape[:2], f_nc.shape[1]).index_put(at, f_nc)
-            return f_btc, f_nc.new_zeros(kept_btl.shape[:2]).index_put(at, missed_n)
+            f_btc = f_nc.new_zeros(*kept_btl.shape[:2], f_nc.shape[1]).index_put((case_n, token_n), f_nc)
+            return f_btc, self._over_phases(missed_n, case_n, present_bp)
 
     def score(self, f_btc: Tensor, present_bp: Tensor) -> Tensor:
         """One logit per case, from the pooled maps of a whole batch: here cases meet, in the norm.
@@ -131,8 +130,7 @@ class Classifier(nn.Module):
             return None
         map_ncdhw, case_n, _ = self._encode(volumes_bpdhw, present_bp, self.draw_paths(present_bp))
         within_n = self.pool.within(map_ncdhw.float(), lesion_bdhw[case_n])
-        total_b = within_n.new_zeros(len(present_bp)).index_add(0, case_n, within_n)
-        return total_b / self._tokens(present_bp).sum(dim=1).clamp_min(1)
+        return self._over_phases(within_n, case_n, present_bp)
 
     def draw_paths(self, present_bp: Tensor) -> Tensor:
         """Which branches of the encoder's blocks each token of a batch keeps: bool [B, T, blocks], on the CPU.
@@ -179,6 +177,11 @@ class Classifier(nn.Module):
     def _tokens(self, present_bp: Tensor) -> Tensor:
         """Which tokens are there: the phases', or the one of all of them."""
         return present_bp.new_ones(len(present_bp), 1) if self.joint else present_bp
+
+    def _over_phases(self, value_n: Tensor, case_n: Tensor, present_bp: Tensor) -> Tensor:
+        """Each case's mean over its samples, [B]; zero for a case that has none."""
+        total_b = value_n.new_zeros(len(present_bp)).index_add(0, case_n, value_n)
+        return total_b / self._tokens(present_bp).sum(dim=1).clamp_min(1)
 
     def _encode(
         self, volumes_bpdhw: Tensor, present_bp: Tensor, kept_btl: Tensor

@@ -108,8 +108,12 @@ def missed(look_nk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:
 
 
 def _within(look_nk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:
-    share_nk = F.adaptive_avg_pool3d(lesion_ndhw[:, None], grid).flatten(1)
-    return (look_nk * share_nk).sum(dim=1)
+    return (look_nk * _share(lesion_ndhw, grid)).sum(dim=1)
+
+
+def _share(zone_ndhw: Tensor, grid: Grid) -> Tensor:
+    """How much of each cell lies in a zone, [n, cells]."""
+    return F.adaptive_avg_pool3d(zone_ndhw[:, None], grid).flatten(1)
 
 
 def _mean(map_nck: Tensor, weight_nk: Tensor) -> Tensor:
@@ -123,9 +127,9 @@ def _spread(map_nck: Tensor, weight_nk: Tensor) -> Tensor:
     return (_mean(square_nck, weight_nk) + EPSILON).sqrt()
 
 
-def _weights(zone_ndhw: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def _weights(zone_ndhw: Tensor, grid: Grid) -> Tensor:
     """Each cell's part in the mean over a zone, [n, cells]: its share of it; all alike where there is none."""
-    share_nk = F.adaptive_avg_pool3d(zone_ndhw[:, None], grid).flatten(1)
+    share_nk = _share(zone_ndhw, grid)
     total_n1 = share_nk.sum(dim=1, keepdim=True)
     return torch.where(total_n1 > 0, share_nk / total_n1.clamp_min(EPSILON), 1.0 / share_nk.shape[1])
 

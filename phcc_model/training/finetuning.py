@@ -15,7 +15,6 @@ from phcc_model.augmentation import augment
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
-from phcc_model.pooling import FOUND
 from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.batches import Batch
 from phcc_model.training.control import Control
@@ -109,8 +108,7 @@ def finetune_round(
                 seed = place.derive(epoch, "augmentation", step)
                 logit_b, missed_b = run(partial(_forward, model, batch, study, seed, share))
                 value = F.binary_cross_entropy_with_logits(logit_b, batch.label_b, pos_weight=weight)
-                beside = settings.find_weight * missed_b.mean() if FOUND in model.pool.parts else 0.0
-                optimiser.step(value + beside, epoch)
+                optimiser.step(value + settings.find_weight * missed_b.mean(), epoch)
                 loss += float(value.detach()) * len(at_b) / len(cases)
                 score_b = torch.sigmoid(logit_b.detach().double()).cpu().numpy()
                 histogram += ScoreHistogram.from_scores(score_b, cases.label_n[at_b])
@@ -138,9 +136,8 @@ def _forward(
         return model.features(volumes_bpdhw[part], present_bp[part], lesion_bdhw[part], kept_btl[part])
 
     with precision(volumes_bpdhw.device, settings.bf16):
-        f_btc, missed_bt = share.gather(work, len(present_bp))
-        tokens_b = (missed_bt > 0).sum(dim=1).clamp_min(1)
-        return model.score(f_btc, present_bp), missed_bt.sum(dim=1) / tokens_b
+        f_btc, missed_b = share.gather(work, len(present_bp))
+        return model.score(f_btc, present_bp), missed_b
 
 
 @contextmanager

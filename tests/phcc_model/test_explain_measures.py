@@ -108,9 +108,9 @@ def test_on_a_network_that_has_learnt_its_task_the_map_finds_what_it_was_taught(
     for _ in range(30):
         optimiser.zero_grad()
         kept = model.draw_paths(present)
-        f_btc, missed_bt = model.features(volumes, present, lesion.float(), kept)
+        f_btc, missed_b = model.features(volumes, present, lesion.float(), kept)
         score_b = model.score(f_btc, present)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(score_b, label) + missed_bt.mean()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(score_b, label) + missed_b.mean()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     unseen, truth, where = blobs(80, 2)

@@ -169,8 +169,8 @@ def beside(model: Classifier, cases: CaseSet) -> float:
     volumes, present = torch.from_numpy(cases.volumes_npdhw).float(), torch.from_numpy(cases.present_np)
     lesion = torch.from_numpy(cases.lesion_ndhw).float()
     with torch.no_grad():
-        _, missed_bt = model.eval().features(volumes, present, lesion, model.draw_paths(present))
-    return float(missed_bt.mean())
+        _, missed_b = model.eval().features(volumes, present, lesion, model.draw_paths(present))
+    return float(missed_b.mean())
 
 
 def test_a_network_that_was_told_where_to_look_finds_lesions_by_itself() -> None:
