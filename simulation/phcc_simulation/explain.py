@@ -6,9 +6,8 @@ were; for other data it is the lesion as given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,20 +15,13 @@ from numpy.typing import NDArray
 
 from phcc_client.imaging.case import RawCase, anchor_phase
 from phcc_client.imaging.preprocess import prepare
-from phcc_client.imaging.readers import read_cases
-from phcc_client.preparations import open_prepared
-from phcc_client.splits import read_splits
-from phcc_model.arms import ArmPlan, plan_arm
-from phcc_model.build import build_classifier, load_state
+from phcc_model.build import build_classifier
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
-from phcc_model.config import StudyConfig
-from phcc_model.errors import ConfigError, DatasetError
 from phcc_model.explain import CamResult, Method, heat_maps
 from phcc_model.explain_measures import Place, place_of, redrawn, with_rim
 from phcc_model.seeds import derive_seed
-from phcc_model.study_file import load_study
-from phcc_server.store import RunStore
+from phcc_simulation.finished import RunModel
 
 RIM_MM = 5.0
 """What counts as a lesion's rim: so far out, in mm."""
@@ -41,74 +33,6 @@ MOVED_BY = 4
 """Images are moved by one in so many of their voxels along each axis, what leaves comes in on the other side."""
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class RunModel:
-    """A finished arm.
-
-    Attributes:
-        run: the run's folder.
-        study: as it was run.
-        plan: the arm's.
-        model: with the arm's chosen weights.
-    """
-
-    run: Path
-    study: StudyConfig
-    plan: ArmPlan
-    model: Classifier
-
-    @classmethod
-    def open(cls, run: Path, arm: str) -> RunModel:
-        """Read it.
-
-        Raises:
-            ConfigError: the folder holds no run, or the arm has no network.
-            StorageError: the arm has not finished, or its checkpoint is damaged.
-        """
-        if not (run / "study.yaml").is_file():
-            raise ConfigError(
-                "this folder holds no run", where=str(run), remedy="Give the --out of a finished run"
-            )
-        study = load_study(run / "study.yaml")
-        plan = plan_arm(arm, study, read_splits(run / "splits.json").centres)
-        if not plan.trained:
-            raise ConfigError(
-                "this arm trains no network of its own", where=f"--arm {arm}", remedy="Choose another arm"
-            )
-        model = build_classifier(plan.study)
-        load_state(model, RunStore(run / "checkpoints", plan.study.digest).final(arm).arrays)
-        return cls(run, study, plan, model.eval())
-
-    def unseen(self, count: int) -> CaseSet:
-        """Patients that no one trained on, spread evenly over the test patients of all centres.
-
-        Raises:
-            DatasetError: there is none, or the site's folder is damaged.
-        """
-        splits = read_splits(self.run / "splits.json")
-        parts = [
-            open_prepared(self.run / "sites" / centre, self.plan.study, centre, self.study).load("test")
-            for centre in (*splits.centres, *splits.external)
-        ]
-        cases = CaseSet.join(parts)
-        if not len(cases):
-            raise DatasetError(
-                "the run has no test patients", where=str(self.run), remedy="Run a study with a test part"
-            )
-        count = min(count, len(cases))
-        return cases.take([i * len(cases) // count for i in range(count)])
-
-    def raw(self) -> Mapping[str, RawCase]:
-        """The files of each case, by its name.
-
-        Raises:
-            DatasetError: the data are not where the study says, nor in the run's folder.
-        """
-        path = self.study.data.path
-        reading = read_cases(self.plan.study.data, Path(path) if path else self.run / "data")
-        return {raw.case: raw for raw in reading.cases}
 
 
 def true_lesion(

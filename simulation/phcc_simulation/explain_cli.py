@@ -49,9 +49,10 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path, metho
     from phcc_model.errors import CaseError
     from phcc_model.explain import chosen_method
     from phcc_model.storage import write_atomically
-    from phcc_simulation.explain import RIM_MM, RunModel, measure, true_lesion
+    from phcc_simulation.explain import RIM_MM, measure, true_lesion
     from phcc_simulation.explain_files import draw_case
     from phcc_simulation.explain_table import as_plain, tabulate, verdict
+    from phcc_simulation.finished import RunModel
 
     console = Console(emoji=False)
     found = RunModel.open(run.expanduser().resolve(), arm)

@@ -11,7 +11,8 @@ from phcc_client.overlay_place import crop_affines
 from phcc_model.cases import CaseSet
 from phcc_model.explain import Method
 from phcc_model.storage import write_atomically
-from phcc_simulation.explain import RunModel, explain_case
+from phcc_simulation.explain import explain_case
+from phcc_simulation.finished import RunModel
 
 
 def draw_case(

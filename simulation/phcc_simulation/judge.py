@@ -14,13 +14,11 @@ from pathlib import Path
 from phcc_client.imaging.case import Rejection
 from phcc_client.session import Runtime
 from phcc_client.site import Site
-from phcc_client.splits import read_splits
 from phcc_model.arms import ArmPlan, plan_arm, plan_arms
 from phcc_model.checkpoint import state_digest
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.errors import ConfigError, StorageError
-from phcc_model.study_file import load_study
 from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import RoundRecord, read_rounds
 from phcc_server.report.schema import EXTERNAL
@@ -28,6 +26,7 @@ from phcc_server.report.summary import ScoredCase
 from phcc_server.store import RunStore
 from phcc_server.validation_round import NO_THRESHOLD
 from phcc_simulation.baselines import FittedScore
+from phcc_simulation.finished import splits_of, study_of
 from phcc_simulation.judge_patients import SITE, JudgePatients, Progress
 from phcc_simulation.phantom.write import PhantomSummary
 from phcc_simulation.scoring import baseline_of, combined_of, network_of
@@ -95,13 +94,10 @@ def open_run(run: Path) -> Workspace:
 
     Raises:
         ConfigError: it holds no run, or one that the second phantom cannot judge.
-        StorageError: its splits are not there, or damaged.
+        StorageError: its splits are not there.
+        SplitError: they are damaged.
     """
-    if not (run / "study.yaml").is_file():
-        raise ConfigError(
-            "this folder holds no run", where=str(run), remedy="Give the --out of a finished run"
-        )
-    study = load_study(run / "study.yaml")
+    study = study_of(run)
     if study.data.source != "phantom":
         raise ConfigError(
             f"its patients are those of data.source {study.data.source}, and the second phantom's are others",
@@ -114,7 +110,7 @@ def open_run(run: Path) -> Workspace:
             where=str(run),
             remedy="Judge a run whose data.phantom.scanners is first",
         )
-    return Workspace(study, run, run / "data", read_splits(run / "splits.json"), {}, ())
+    return Workspace(study, run, run / "data", splits_of(run), {}, ())
 
 
 def _finished(

@@ -74,7 +74,8 @@ def judge(run: Path, out: Path, asked: Asked) -> None:
 
     from phcc_model.errors import ConfigError
     from phcc_server.screen import Screen
-    from phcc_simulation.proof.runs import SEED_FOLDERS, STUDY_FILE
+    from phcc_simulation.finished import STUDY_FILE
+    from phcc_simulation.proof.runs import SEED_FOLDERS
 
     console = Console(soft_wrap=True, highlight=False, emoji=False)
     if out == run or out.is_relative_to(run):

@@ -18,8 +18,9 @@ from phcc_model.explain import CamResult
 from phcc_model.explain_measures import Place
 from phcc_simulation import explain
 from phcc_simulation.cli import app
-from phcc_simulation.explain import MOVED, TRAINED, Measured, RunModel, measure, true_lesion
+from phcc_simulation.explain import MOVED, TRAINED, Measured, measure, true_lesion
 from phcc_simulation.explain_table import tabulate, verdict
+from phcc_simulation.finished import RunModel
 
 STUDY = {
     "data": {
@@ -145,6 +146,11 @@ def test_a_wrong_turn_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert "holds no run" in capsys.readouterr().err
     assert run_program(app, ["explain", "--run", str(run), "--arm", "afp", "--out", str(tmp_path / "o")]) == 1
     assert "no network" in capsys.readouterr().err
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "study.yaml").write_bytes((run / "study.yaml").read_bytes())
+    assert run_program(app, ["explain", "--run", str(begun), "--out", str(tmp_path / "o")]) == 1
+    assert "stopped before its patients were dealt" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 
 

@@ -27,7 +27,7 @@ from phcc_server.report.evaluation import ScoredCase
 from phcc_server.report.schema import EXTERNAL, Summary
 from phcc_server.report.scores import read_scores
 from phcc_simulation.cli import app
-from phcc_simulation.explain import RunModel
+from phcc_simulation.finished import RunModel
 from phcc_simulation.judge_patients import judge_settings
 from phcc_simulation.judge_seeds import JudgedSeeds
 from phcc_simulation.phantom import SECOND_VERSION

@@ -19,6 +19,7 @@ from phcc_model.shipped import find_study
 from phcc_model.storage import write_atomically
 from phcc_model.study_file import load_study
 from phcc_server.report.again import read_summary
+from phcc_simulation.finished import STUDY_FILE
 from phcc_simulation.proof.children import SeedPlan, run_side_by_side
 from phcc_simulation.proof.combine import combine
 from phcc_simulation.proof.compare import Condition, comparison, picture, refuse_names, refuse_unlike
@@ -28,7 +29,7 @@ from phcc_simulation.proof.drawing_rounds import curves, monitors
 from phcc_simulation.proof.figures import REPLICATES
 from phcc_simulation.proof.monitors import training_centres_of
 from phcc_simulation.proof.pace import SeedsPace
-from phcc_simulation.proof.runs import STUDY_FILE, SeedRun, read_runs
+from phcc_simulation.proof.runs import SeedRun, read_runs
 from phcc_simulation.proof.schema import Combined
 from phcc_simulation.proof.text import claims_table, headlines, markdown, title
 

@@ -19,8 +19,8 @@ from phcc_server.report.evaluation import ScoredCase
 from phcc_server.report.page import SUMMARY_FILE
 from phcc_server.report.schema import INTERNAL, Summary
 from phcc_server.report.scores import SCORES_FILE, read_scores
+from phcc_simulation.finished import STUDY_FILE
 
-STUDY_FILE = "study.yaml"
 SEED_FOLDERS = "seed-*"
 
 
