@@ -11,7 +11,7 @@ from torch import Tensor
 from phcc_model.masking import patchify
 from phcc_model.sparse import Triple
 
-Target = Literal["norm-pix", "raw", "norm-across-phases"]
+Target = Literal["norm-pix", "raw", "norm-across-phases", "norm-volume"]
 
 EPSILON = 1e-6
 FLAT = 0.01
@@ -41,8 +41,9 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
 
     `norm-pix` [F: MAE]: each patch by its own mean and standard deviation. `raw`: as they are.
     `norm-across-phases` [R]: by mean and standard deviation over all present phases of the case at that cell,
-    so that the enhancement from phase to phase stays in the target. Near-constant patches are left out:
-    dividing by their spread would make a target of their noise.
+    so that the enhancement from phase to phase stays in the target. `norm-volume` [R]: by mean and standard
+    deviation of the whole crop in that phase, so that how bright a place is beside its surroundings stays too.
+    Near-constant patches are left out: dividing by their spread would make a target of their noise.
 
     Args:
         volumes_bpdhw: normalised volumes, float32.
@@ -66,6 +67,9 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
     std = (variance + EPSILON).sqrt()
     if target == "raw":
         mean, std = torch.zeros_like(mean), torch.ones_like(std)
+    elif target == "norm-volume":
+        mean, variance = _moments(voxels_bpkv, there_bp11, (2, 3))
+        std = (variance + EPSILON).sqrt()
     shape = (*voxels_bpkv.shape[:3], 1)
     return PatchTargets((voxels_bpkv - mean) / std, mean.expand(shape), std.expand(shape), useful_bpk)
 

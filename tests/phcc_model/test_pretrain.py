@@ -119,7 +119,7 @@ def test_uniform_weights_are_plain_fcmae_bit_for_bit(phases: Sharing) -> None:
 
 
 @pytest.mark.parametrize("phases", ["shared", "joint"])
-@pytest.mark.parametrize("target", ["norm-pix", "raw", "norm-across-phases"])
+@pytest.mark.parametrize("target", ["norm-pix", "raw", "norm-across-phases", "norm-volume"])
 def test_what_a_missing_phase_holds_cannot_matter(phases: Sharing, target: str) -> None:
     model = _model(phases, target=target)
     x = _volumes(2)
@@ -223,14 +223,26 @@ def test_norm_across_phases_keeps_the_enhancement_that_norm_pix_removes() -> Non
     assert float(pooled.mean(1).abs().max()) < 1e-5
     assert apart(pooled.std(1, unbiased=False), torch.ones(len(pooled))) < 1e-4
     assert torch.equal(raw.values_bpkv[0, 0], patchify(x[:, :1], (2, 2, 4))[0])
-    for targets in (across, alone, raw):
+    whole = patch_targets(x, present, (2, 2, 4), "norm-volume")
+    # One scale for the whole crop: what a place has more than another, in each phase, is kept.
+    for phase in (0, 1):
+        z = whole.values_bpkv[0, phase]
+        assert (
+            apart(
+                z,
+                (x[0, phase] - x[0, phase].mean()).flatten().std(unbiased=False).reciprocal()
+                * (raw.values_bpkv[0, phase] - x[0, phase].mean()),
+            )
+            < 1e-4
+        )
+    for targets in (across, alone, raw, whole):
         back = targets.values_bpkv * targets.std_bpk1 + targets.mean_bpk1
         assert apart(back[0, :2], raw.values_bpkv[0, :2]) < 1e-6
 
 
-@pytest.mark.parametrize("target", ["norm-pix", "norm-across-phases"])
+@pytest.mark.parametrize("target", ["norm-pix", "norm-across-phases", "norm-volume"])
 def test_targets_do_not_depend_on_a_cases_gain_and_offset(
-    target: Literal["norm-pix", "norm-across-phases"],
+    target: Literal["norm-pix", "norm-across-phases", "norm-volume"],
 ) -> None:
     x = _volumes(8, b=1)
     present = torch.ones(1, 3, dtype=torch.bool)
