@@ -58,7 +58,7 @@ class PretrainSettings(Section):
     mask_phases: Literal["same", "independent"] = Field(
         "same", description="one mask for all phases of a case?"
     )
-    target: Literal["norm-pix", "raw", "norm-across-phases", "norm-volume"] = "norm-pix"
+    target: Literal["norm-pix", "raw", "norm-across-phases", "norm-volume", "enhancement"] = "norm-pix"
     learning_rate: Positive = Field(1.5e-3, description="peak; AdamW (0.9, 0.95)")
     weight_decay: float = Field(0.05, ge=0.0)
     warmup: Fraction = 0.1

@@ -11,7 +11,7 @@ from torch import Tensor
 from phcc_model.masking import patchify
 from phcc_model.sparse import Triple
 
-Target = Literal["norm-pix", "raw", "norm-across-phases", "norm-volume"]
+Target = Literal["norm-pix", "raw", "norm-across-phases", "norm-volume", "enhancement"]
 
 EPSILON = 1e-6
 FLAT = 0.01
@@ -43,6 +43,8 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
     `norm-across-phases` [R]: by mean and standard deviation over all present phases of the case at that cell,
     so that the enhancement from phase to phase stays in the target. `norm-volume` [R]: by mean and standard
     deviation of the whole crop in that phase, so that how bright a place is beside its surroundings stays too.
+    `enhancement` [R]: less the mean over all present phases of the case at that cell, by the spread that such
+    differences have in the whole crop: a place that does not enhance has a target near zero, not of its noise.
     Near-constant patches are left out: dividing by their spread would make a target of their noise.
 
     Args:
@@ -69,6 +71,10 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
         mean, std = torch.zeros_like(mean), torch.ones_like(std)
     elif target == "norm-volume":
         mean, variance = _moments(voxels_bpkv, there_bp11, (2, 3))
+        std = (variance + EPSILON).sqrt()
+    elif target == "enhancement":
+        mean, _ = _moments(voxels_bpkv, there_bp11, (1, 3))
+        _, variance = _moments(voxels_bpkv - mean, there_bp11, (1, 2, 3))
         std = (variance + EPSILON).sqrt()
     shape = (*voxels_bpkv.shape[:3], 1)
     return PatchTargets((voxels_bpkv - mean) / std, mean.expand(shape), std.expand(shape), useful_bpk)

@@ -119,7 +119,7 @@ def test_uniform_weights_are_plain_fcmae_bit_for_bit(phases: Sharing) -> None:
 
 
 @pytest.mark.parametrize("phases", ["shared", "joint"])
-@pytest.mark.parametrize("target", ["norm-pix", "raw", "norm-across-phases", "norm-volume"])
+@pytest.mark.parametrize("target", ["norm-pix", "raw", "norm-across-phases", "norm-volume", "enhancement"])
 def test_what_a_missing_phase_holds_cannot_matter(phases: Sharing, target: str) -> None:
     model = _model(phases, target=target)
     x = _volumes(2)
@@ -235,14 +235,20 @@ def test_norm_across_phases_keeps_the_enhancement_that_norm_pix_removes() -> Non
             )
             < 1e-4
         )
-    for targets in (across, alone, raw, whole):
+    change = patch_targets(x, present, (2, 2, 4), "enhancement")
+    assert apart(change.mean_bpk1, across.mean_bpk1) < 1e-6
+    shared = change.std_bpk1[0, :2]
+    assert float(shared.std()) < 1e-6  # one for the crop, where norm-across-phases has one for each cell
+    squares = (raw.values_bpkv[0, :2] - across.mean_bpk1[0, :2]).square().mean()
+    assert apart(shared.square(), squares.expand_as(shared)) < 1e-5
+    for targets in (across, alone, raw, whole, change):
         back = targets.values_bpkv * targets.std_bpk1 + targets.mean_bpk1
         assert apart(back[0, :2], raw.values_bpkv[0, :2]) < 1e-6
 
 
-@pytest.mark.parametrize("target", ["norm-pix", "norm-across-phases", "norm-volume"])
+@pytest.mark.parametrize("target", ["norm-pix", "norm-across-phases", "norm-volume", "enhancement"])
 def test_targets_do_not_depend_on_a_cases_gain_and_offset(
-    target: Literal["norm-pix", "norm-across-phases", "norm-volume"],
+    target: Literal["norm-pix", "norm-across-phases", "norm-volume", "enhancement"],
 ) -> None:
     x = _volumes(8, b=1)
     present = torch.ones(1, 3, dtype=torch.bool)

@@ -80,7 +80,7 @@ def test_a_centre_without_validation_patients_shows_a_test_patient_or_nobody(tmp
     assert [(centre, cases.case) for centre, cases in found] == [("Alma", ("Alma-test-0-0",))]
 
 
-@pytest.mark.parametrize("target", ["norm-pix", "raw", "norm-across-phases", "norm-volume"])
+@pytest.mark.parametrize("target", ["norm-pix", "raw", "norm-across-phases", "norm-volume", "enhancement"])
 def test_what_is_drawn_is_the_prediction_in_units_of_the_image(workspace: Workspace, target: str) -> None:
     study = tiny_study(pretrain={"target": target})
     cases = cases_of(workspace)

@@ -142,6 +142,10 @@ _UNITS = {
         "Predicted is each patch less the mean over all phases at its place, by their spread: both are taken "
         "from the target to draw it; what changes from phase to phase is the network's."
     ),
+    "enhancement": (
+        "Predicted is each patch less the mean over all phases at its place, by the spread that such differences "
+        "have in the whole crop; both are taken from the target to draw it."
+    ),
     "norm-volume": (
         "Predicted is each voxel less the crop's mean in its phase, by the crop's spread; both are taken from "
         "the whole crop to draw it."
