@@ -69,11 +69,9 @@ def register(app: typer.Typer) -> None:
         compare_conditions([one.expanduser().resolve() for one in conditions], out.expanduser().resolve())
 
 
-def whole_numbers(text: str) -> list[int]:
+def whole_numbers(text: str, option: str = "--seeds") -> list[int]:
     """What ``--seeds 0,1,2`` names."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() for word in words):
-        raise typer.BadParameter(
-            f"{text!r} is not a list of whole numbers such as 0,1,2", param_hint="--seeds"
-        )
+        raise typer.BadParameter(f"{text!r} is not a list of whole numbers such as 0,1,2", param_hint=option)
     return [int(word) for word in words]
