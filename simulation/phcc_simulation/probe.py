@@ -2,7 +2,8 @@
 
 An arm's AUC does not say why it is what it is. Here the encoder of one arm is looked at with random weights,
 after stage 1 and after stage 2, pooled over the lesion as it is given, so that finding it plays no part: can a
-linear reader tell the signs, and how many labels does it take to tell the diagnosis?
+linear reader tell the signs, and how many labels does it take to tell the diagnosis? Stage 2 has seen the arm's
+labels: how few its reader is given says nothing there.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """What an encoder's frozen features tell a linear reader: the label, and a phantom's planted signs.
 
-        With random weights, after stage 1 and after stage 2; pooled over the lesion as it is given.
+        With random weights, after stage 1 and after stage 2 (which has seen the arm's labels); pooled over the lesion
+        as it is given.
 
         Example: phcc-simulate probe --run runs/study/seed-41 --out probe.json
         """
@@ -68,6 +69,7 @@ def probe_run(run: Path, arm: str, labels: str, draws: int, out: Path) -> None:
     }
     write_atomically(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
     console.print(_table(readings, synthetic))
+    console.print("A fine-tuned encoder has seen the labels of its own arm, whatever its reader is given.")
     console.print(f"figures in {escape(str(out))}", soft_wrap=True)
 
 
