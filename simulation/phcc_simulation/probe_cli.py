@@ -31,8 +31,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """What an encoder's frozen features tell a linear reader: the label, and a phantom's planted signs.
 
-        With random weights, after stage 1 and after stage 2 (which has seen the arm's labels); pooled over the lesion
-        as it is given.
+        With random weights, after stage 1 and after stage 2 (which has seen the arm's labels), pooled over the
+        lesion as it is given.
 
         Example: phcc-simulate probe --run runs/study/seed-41 --out probe.json
         """
