@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from phcc_client.imaging.case import RawCase
 from phcc_client.imaging.readers import read_cases
 from phcc_client.preparations import open_prepared
+from phcc_client.site import Split
 from phcc_client.splits import Splits, read_splits
 from phcc_model.arms import ArmPlan, plan_arm
 from phcc_model.build import build_classifier, load_state
@@ -86,6 +87,25 @@ class RunModel:
         load_state(model, RunStore(run / CHECKPOINTS, plan.study.digest).final(arm).arrays)
         return cls(run, study, plan, model.eval())
 
+    def cases(self, centres: Sequence[str], side: Split) -> CaseSet:
+        """One side of these centres, at least one of them, in their order.
+
+        Raises:
+            DatasetError: a site's folder is damaged.
+        """
+        return CaseSet.join(
+            [
+                open_prepared(self.run / "sites" / centre, self.plan.study, centre, self.study).load(side)
+                for centre in centres
+            ]
+        )
+
+    @property
+    def data(self) -> Path:
+        """Where its data set lies."""
+        path = self.study.data.path
+        return Path(path) if path else self.run / "data"
+
     def unseen(self, count: int) -> CaseSet:
         """Patients that no one trained on, spread evenly over the test patients of all centres.
 
@@ -93,11 +113,7 @@ class RunModel:
             DatasetError: there is none, or the site's folder is damaged.
         """
         splits = splits_of(self.run)
-        parts = [
-            open_prepared(self.run / "sites" / centre, self.plan.study, centre, self.study).load("test")
-            for centre in (*splits.centres, *splits.external)
-        ]
-        cases = CaseSet.join(parts)
+        cases = self.cases((*splits.centres, *splits.external), "test")
         if not len(cases):
             raise DatasetError(
                 "the run has no test patients", where=str(self.run), remedy="Run a study with a test part"
@@ -111,6 +127,5 @@ class RunModel:
         Raises:
             DatasetError: the data are not where the study says, nor in the run's folder.
         """
-        path = self.study.data.path
-        reading = read_cases(self.plan.study.data, Path(path) if path else self.run / "data")
+        reading = read_cases(self.plan.study.data, self.data)
         return {raw.case: raw for raw in reading.cases}

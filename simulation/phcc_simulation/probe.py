@@ -23,8 +23,6 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from phcc_client.preparations import open_prepared
-from phcc_client.site import Split
 from phcc_model.arms import ArmPlan
 from phcc_model.build import build_classifier
 from phcc_model.cases import CaseSet
@@ -89,18 +87,15 @@ class Patients:
             DatasetError: there are no training patients, or a site's folder is damaged.
         """
         splits = splits_of(found.run)
-        wanted: tuple[tuple[Sequence[str], Split], ...] = (
-            (splits.centres, "train"),
-            (splits.centres, "test"),
-            (splits.external, "test"),
-        )
-        parts = tuple(_load(found, centres, side) for centres, side in wanted)
-        known = read_signs(found.run / "data" / "truth" / "signs.csv")
+        training, internal = found.cases(splits.centres, "train"), found.cases(splits.centres, "test")
+        external = found.cases(splits.external, "test") if splits.external else training.take([])
+        parts = training, internal, external
+        known = read_signs(found.data / "truth" / "signs.csv")
         signs = tuple(
             {sign: np.array([known.get(p, {}).get(sign, -1) for p in part.patient]) for sign in SIGNS}
             for part in parts
         )
-        return cls((parts[0], parts[1], parts[2]), signs if known else ({}, {}, {}))
+        return cls(parts, signs if known else ({}, {}, {}))
 
     def target(self, name: str, part: int) -> NDArray[np.int64]:
         """The target of each case of a part: 1, 0, or -1 where it is not known."""
@@ -176,15 +171,6 @@ def _reader(plan: ArmPlan, weights: Mapping[str, NDArray[Any]] | None) -> Classi
     if weights is not None:
         model.load_encoder({name: torch.from_numpy(array) for name, array in weights.items()})
     return model
-
-
-def _load(found: RunModel, centres: Sequence[str], side: Split) -> CaseSet:
-    opened = (
-        open_prepared(found.run / "sites" / centre, found.plan.study, centre, found.study)
-        for centre in centres
-    )
-    parts = [site.load(side) for site in opened]
-    return CaseSet.join(parts) if parts else found.unseen(1).take([])
 
 
 def _read(

@@ -91,7 +91,7 @@ def test_the_command_reads_every_stage_and_says_the_same_each_time(run: Path, tm
     assert found["synthetic"] is True
     readings = found["readings"]
     assert list(dict.fromkeys(one["network"] for one in readings)) == [RANDOM, PRETRAINED, FINETUNED]
-    everyone = len(RunModel.open(run, "full").unseen(1)) and max(one["patients"] for one in readings)
+    everyone = len(Patients.of(RunModel.open(run, "full")).parts[0])
     for network in (RANDOM, PRETRAINED, FINETUNED):
         told = {(one["target"], one["patients"]): one for one in readings if one["network"] == network}
         # 400 labels there are not; all that there are, always.
