@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -39,8 +39,7 @@ def finish(sheet: Sheet, picture: Picture) -> Drawing:
 
 def heading(what: str, found: Combined) -> str:
     """A picture's title; that data are synthetic is never left out."""
-    count = len(found.seeds)
-    return f"{what}, {count} seed{'' if count == 1 else 's'}{', synthetic' if found.synthetic else ''}"
+    return f"{what}, {_seeds(len(found.seeds))}{', synthetic' if found.synthetic else ''}"
 
 
 def above(sheet: Sheet, name: str) -> None:
@@ -48,9 +47,20 @@ def above(sheet: Sheet, name: str) -> None:
     sheet.suptitle(name, x=0.02, ha="left", fontsize=9.5, fontweight="bold")
 
 
+def named(found: Combined, arm: str) -> str:
+    """An arm as its row is called: with the number of its seeds where the study has more."""
+    known = found.auc(arm, found.split)
+    seeds = len(found.seeds) if known is None else len(known.seeds)
+    return arm if seeds == len(found.seeds) else f"{arm} ({_seeds(seeds)})"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
 def forest(found: Combined) -> Drawing:
     """Every arm's mean AUC with its interval, internal and external side by side."""
-    rows = {arm: tuple(found.auc(arm, split) for split in found.tests) for arm in found.names}
+    rows = {named(found, arm): tuple(found.auc(arm, split) for split in found.tests) for arm in found.names}
     name = heading("AUC by arm", found)
     with canvas(height=1.1 + 0.3 * len(rows)) as sheet:
         axes = sheet.panels[0]
@@ -73,7 +83,7 @@ def forest(found: Combined) -> Drawing:
 def differences(found: Combined) -> Drawing | None:
     """What `full` is better by than each other arm; None without such an arm."""
     rows = {
-        arm: tuple(found.delta(FULL, arm, split) for split in found.tests)
+        named(found, arm): tuple(found.delta(FULL, arm, split) for split in found.tests)
         for arm in found.names
         if found.delta(FULL, arm, found.split) is not None
     }
@@ -113,7 +123,7 @@ def labels(found: Combined, whole: float) -> Drawing | None:
             if (best := found.best_possible_auc.get(CEILING)) is not None:
                 axes.axhline(best, color=BEST, linewidth=1.2, linestyle=(0, (5, 2)), label="best possible")
             axes.set_xscale("log")
-            axes.set_xticks(shares, map(str, shares))
+            axes.set_xticks(shares, [_tick(found, share, curves.values()) for share in shares])
             axes.minorticks_off()
             axes.set_ylabel("AUC")
             axes.set_title(split_title(split), fontweight="normal")
@@ -125,6 +135,14 @@ def labels(found: Combined, whole: float) -> Drawing | None:
             "All training patients' images are pre-trained on; labels are used of so many."
         )
         return finish(sheet.figure, sheet.picture("labels", name, caption))
+
+
+def _tick(found: Combined, share: int, curves: Iterable[Mapping[int, str]]) -> str:
+    """A share of labels, below it the number of its seeds where the study has more."""
+    arms = [arms[share] for arms in curves if share in arms]
+    known = [len(one.seeds) for arm in arms if (one := found.auc(arm, found.split)) is not None]
+    fewest = min(known, default=len(found.seeds))
+    return f"{share}" if fewest == len(found.seeds) else f"{share}\n{_seeds(fewest)}"
 
 
 def intervals(

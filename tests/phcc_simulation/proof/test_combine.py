@@ -221,6 +221,19 @@ def test_arms_with_fewer_labels_are_drawn(tmp_path: Path) -> None:
     assert {f">{share}<" for share in (10, 25, 100)} <= set(re.findall(r">\d+<", drawing))
 
 
+def test_a_picture_says_which_arms_have_fewer_seeds(tmp_path: Path) -> None:
+    few = ("full+labels-10", "no-pretraining+labels-10")
+    for seed in SEEDS:
+        arms = ("full", "no-pretraining", *(few if seed == SEEDS[0] else ()))
+        make_seed(tmp_path / f"seed-{seed}", seed, dict.fromkeys(arms, 1.0))
+    combine_seeds(tmp_path, replicates=50)
+    for name in ("forest", "differences"):
+        rows = re.findall(r"<text[^>]*>([^<]*seeds?\))<", (tmp_path / f"{name}.svg").read_text())
+        assert rows == [f"{arm} (1 seed)" for arm in few]
+    shares = re.findall(r">(\d+ seeds?|\d+)<", (tmp_path / "labels.svg").read_text())
+    assert shares[:3] == ["10", "1 seed", "100"]
+
+
 def test_with_few_labels_too_pretraining_is_held_against_none(tmp_path: Path) -> None:
     strength = {"full": 1.4, "no-pretraining": 1.0, "full+labels-10": 1.2, "no-pretraining+labels-10": 0.5}
     strength["full+labels-5"] = 1.0  # whose rival was not run
