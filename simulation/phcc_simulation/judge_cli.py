@@ -107,6 +107,7 @@ def _judge_one(run: Path, out: Path, asked: Asked, screen: Screen, console: Cons
 
 def _judge_seeds(run: Path, out: Path, asked: Asked, screen: Screen, console: Console) -> None:
     """Every finished seed into a folder of its own, then all of them together."""
+    from phcc_model.errors import ConfigError
     from phcc_model.storage import write_atomically
     from phcc_simulation.judge_results import TEXT
     from phcc_simulation.judge_seeds import FIGURES, judge_together, read_judged
@@ -114,11 +115,18 @@ def _judge_seeds(run: Path, out: Path, asked: Asked, screen: Screen, console: Co
     from phcc_simulation.proof.runs import read_runs
 
     runs, left_out = read_runs(run)
+    if asked.arms and (parted := next((one for one in runs if len(one.parts) > 1), None)) is not None:
+        raise ConfigError(
+            f"the arms of seed {parted.seed} lie in several folders",
+            where="--arm",
+            remedy="Leave it out, or judge the one folder that has the arm",
+        )
     for number, one in enumerate(runs, 1):
         screen.note(f"seed {one.seed}, {number} of {len(runs)}")
-        _judge_one(one.folder, out / one.folder.name, asked, screen, None)
+        for folder in one.parts:
+            _judge_one(folder, out / folder.name, asked, screen, None)
     screen.note("the seeds together")
-    found = judge_together(runs, [read_judged(out / one.folder.name, one) for one in runs], left_out)
+    found = judge_together(runs, [read_judged(out, one) for one in runs], left_out)
     write_atomically(out / TEXT, markdown(found))
     write_atomically(out / FIGURES, found.model_dump_json(indent=2) + "\n")
     for text in headlines(found):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_server.report.again import read_summary
 from phcc_server.report.schema import EXTERNAL, Part
@@ -14,7 +15,7 @@ from phcc_server.report.scores import SCORES_FILE, read_scores
 from phcc_simulation.phantom import SECOND_VERSION
 from phcc_simulation.proof.claims import FULL
 from phcc_simulation.proof.figures import BOOTSTRAP, REPLICATES, Draws, auc_over, delta_over
-from phcc_simulation.proof.runs import SeedRun, digest_of
+from phcc_simulation.proof.runs import SeedRun, digest_of, joined
 from phcc_simulation.proof.schema import Figure
 
 FORMAT = 1
@@ -79,14 +80,23 @@ class JudgedSeeds(Part):
     package: str
 
 
-def read_judged(folder: Path, run: SeedRun) -> SeedRun:
+def read_judged(out: Path, run: SeedRun) -> SeedRun:
     """What the judge wrote of one seed, as a run of which all patients are external.
+
+    Args:
+        out: holds a folder for each of the seed's, by the same name.
+        run: the seed.
 
     Raises:
         StorageError: it is not there, or damaged.
+        ConfigError: its folders were judged before other patients.
     """
+    return joined([_read_part(out / folder.name, run.study) for folder in run.parts])
+
+
+def _read_part(folder: Path, study: StudyConfig) -> SeedRun:
     scored = tuple(read_scores(folder / SCORES_FILE))
-    return SeedRun(folder, run.study, read_summary(folder), scored, digest_of(folder / SCORES_FILE))
+    return SeedRun(folder, study, read_summary(folder), scored, digest_of(folder / SCORES_FILE), (folder,))
 
 
 def judge_together(

@@ -263,14 +263,17 @@ def test_every_wrong_turn_ends_in_one_line(
 
 
 def test_seeds_are_judged_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two seeds without a network: each its own patients, then one table of both phantoms."""
+    """Two seeds without a network, one's arms in two folders: each its own patients, then one table."""
     study, out = tmp_path / "study", tmp_path / "judged"
-    for seed in (1, 2):
-        command = ("demo", "--out", study / f"seed-{seed}", "--in-memory", "--threads", "1", "--jobs", "1")
-        seeds = (f"--set=seed={seed}", f"--set=data.phantom.seed={seed}")
-        assert call(capsys, *words_of(command, ("afp", "ratio")), *seeds).code == 0
+    folders = {"seed-1": ("afp", "ratio"), "seed-2": ("afp",), "seed-2-more": ("ratio",)}
+    for name, arms in folders.items():
+        command = ("demo", "--out", study / name, "--in-memory", "--threads", "1", "--jobs", "1")
+        seeds = (f"--set=seed={name[5]}", f"--set=data.phantom.seed={name[5]}")
+        assert call(capsys, *words_of(command, arms), *seeds).code == 0
     (study / "seed-3").mkdir()
-    told = call(capsys, "judge", study, "--out", out, "--patients", 30, "--jobs", 1)
+    asked = ("judge", study, "--out", out, "--patients", 30, "--jobs", 1)
+    assert "arms of seed 2 lie in several folders" in refused(capsys, *asked[1:], "--arm", "afp")
+    told = call(capsys, *asked)
     assert told.code == 0, told.err
     assert "seed 2, 2 of 2" in told.out
     found = JudgedSeeds.model_validate_json((out / "judge.json").read_text())
@@ -280,7 +283,8 @@ def test_seeds_are_judged_together(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(phantoms) == 2
     for one in found.arms:
         for figure, folder in ((one.first, study), (one.second, out)):
-            each = [_area(folder / f"seed-{seed}" / "scores.csv", one.arm) for seed in (1, 2)]
+            of_arm = [name for name, arms in folders.items() if one.arm in arms]
+            each = [_area(folder / name / "scores.csv", one.arm) for name in of_arm]
             assert figure.each == pytest.approx(each)
             assert figure.value == pytest.approx(np.mean(each))
             assert figure.ci is not None

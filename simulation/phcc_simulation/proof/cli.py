@@ -47,6 +47,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Judge all finished seeds of a study together: claims, tables and pictures; nothing is trained.
 
+        A seed's arms may lie in several folders, such as seed-0 and seed-0-more.
+
         Example: phcc-simulate combine runs/arms
         """
         from phcc_simulation.proof.commands import combine_seeds

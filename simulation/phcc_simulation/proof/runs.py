@@ -1,4 +1,8 @@
-"""The finished seeds of one study, read from their folders; folders that are not of one study are refused."""
+"""The finished seeds of one study, read from their folders; folders that are not of one study are refused.
+
+A seed's arms may lie in several folders (``seed-3``, ``seed-3-fusion``): run on several machines, or one after
+another. What they say is joined.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +30,15 @@ SEED_FOLDERS = "seed-*"
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One finished run of the study.
+    """One finished seed of the study.
 
     Attributes:
-        folder: where it lies.
+        folder: where it lies; the first where its arms lie in several.
+        parts: all of these.
         study: as it was run.
         summary: its figures.
         scored: every case of every arm, the training centres' test parts as ``internal``.
-        scores_digest: SHA-256 of its ``scores.csv``.
+        scores_digest: SHA-256 of its ``scores.csv``; of several, of their digests one after another.
     """
 
     folder: Path
@@ -41,6 +46,7 @@ class SeedRun:
     summary: Summary
     scored: tuple[ScoredCase, ...]
     scores_digest: str
+    parts: tuple[Path, ...]
 
     @property
     def seed(self) -> int:
@@ -70,11 +76,11 @@ def read_runs(out: Path) -> tuple[list[SeedRun], list[str]]:
     """The finished runs below a folder, by seed, and the names of those that are not finished.
 
     Args:
-        out: holds one folder ``seed-<k>`` for each seed.
+        out: holds a folder ``seed-<k>`` for each seed, or several whose names begin so, with other arms each.
 
     Raises:
         StorageError: there is no finished run, or a file of one is damaged.
-        ConfigError: two folders hold different studies, or the same seed.
+        ConfigError: two folders hold different studies, or the same arm of one seed.
     """
     runs, unfinished = [], []
     for folder in sorted(out.glob(SEED_FOLDERS)):
@@ -90,7 +96,7 @@ def read_runs(out: Path) -> tuple[list[SeedRun], list[str]]:
         )
     runs.sort(key=lambda run: (run.seed, run.folder.name))
     _refuse_mixed(runs)
-    return runs, unfinished
+    return [joined(list(parts)) for _, parts in groupby(runs, key=lambda run: run.seed)], unfinished
 
 
 def read_run(folder: Path) -> SeedRun:
@@ -110,7 +116,7 @@ def read_run(folder: Path) -> SeedRun:
             remedy="Run this seed again in the same folder",
         )
     rows = (replace(row, split=INTERNAL) if row.split == "test" else row for row in scored)
-    return SeedRun(folder, study, summary, tuple(rows), digest_of(folder / SCORES_FILE))
+    return SeedRun(folder, study, summary, tuple(rows), digest_of(folder / SCORES_FILE), (folder,))
 
 
 def digest_of(path: Path) -> str:
@@ -148,11 +154,47 @@ def _refuse_mixed(runs: Sequence[SeedRun]) -> None:
                 where=str(run.folder),
                 remedy="Combine only runs that differ in seed, data.phantom.seed, name or evaluation",
             )
-    for one, other in pairwise(runs):
-        if one.seed == other.seed:
+
+
+def joined(parts: Sequence[SeedRun]) -> SeedRun:
+    """One seed, whose arms were run in one folder or in several.
+
+    Raises:
+        ConfigError: the folders hold other patients or splits, or the same arm.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    for before, part in enumerate(parts[1:], 1):
+        _refuse_unlike_parts(parts[:before], part)
+    rounds = tuple(record for part in parts for record in part.summary.rounds)
+    arms = {arm: figures for part in parts for arm, figures in part.summary.arms.items()}
+    digests = "".join(part.scores_digest for part in parts)
+    return replace(
+        first,
+        summary=first.summary.model_copy(update={"arms": arms, "rounds": rounds}),
+        scored=tuple(row for part in parts for row in part.scored),
+        scores_digest=hashlib.sha256(digests.encode()).hexdigest(),
+        parts=tuple(folder for part in parts for folder in part.parts),
+    )
+
+
+def _refuse_unlike_parts(before: Sequence[SeedRun], part: SeedRun) -> None:
+    """Two folders of one seed are of the same patients, in the same splits, and share no arm."""
+    first = before[0]
+    for digest, what in (("phantom", "other patients"), ("splits", "other splits")):
+        here, there = (run.summary.digests.get(digest) for run in (part, first))
+        if here != there:
             raise ConfigError(
-                f"has seed {one.seed}, as {one.folder.name} has: the same patients would count twice",
-                where=str(other.folder),
+                f"holds {what} than {first.folder.name}, though both are of seed {part.seed}",
+                where=str(part.folder),
+                remedy="Run the arms of one of the two again, on the same data and with the same version",
+            )
+    for run in before:
+        if both := [arm for arm in part.arms if arm in run.arms]:
+            raise ConfigError(
+                f"has the arm {both[0]} of seed {part.seed}, as {run.folder.name} has: it would count twice",
+                where=str(part.folder),
                 remedy="Remove one of the two folders",
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from phcc_model.config import StudyConfig
 from phcc_model.seeds import generator
 from phcc_model.study_file import dump_study, load_study
 from phcc_server.report.evaluation import ScoredCase
-from phcc_server.report.scores import scores_csv
+from phcc_server.report.scores import read_scores, scores_csv
 from phcc_server.report.summary import build_summary
 
 REPOSITORY = Path(__file__).parents[3]
@@ -123,4 +125,16 @@ def make_seed(
     (folder / "study.yaml").write_text(dump_study(study), encoding="utf-8")
     (folder / "scores.csv").write_text(scores_csv(scored), encoding="utf-8")
     (folder / "summary.json").write_text(summary.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def part_of(folder: Path, whole: Path, arms: set[str]) -> Path:
+    """A folder with some of a finished seed's arms, as if these alone had been run."""
+    shutil.copytree(whole, folder)
+    scored = [row for row in read_scores(whole / "scores.csv") if row.arm in arms]
+    (folder / "scores.csv").write_text(scores_csv(scored), encoding="utf-8")
+    summary = json.loads((whole / "summary.json").read_text())
+    summary["arms"] = {arm: figures for arm, figures in summary["arms"].items() if arm in arms}
+    summary["rounds"] = [record for record in summary["rounds"] if record["arm"] in arms]
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return folder

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_seeds import STRENGTH, made_rounds, made_scores, made_study, make_seed
+from made_seeds import STRENGTH, made_rounds, made_scores, made_study, make_seed, part_of
 
 from phcc_model.arms import plan_arms
 from phcc_model.config import StudyConfig
@@ -351,10 +352,33 @@ def test_without_an_external_centre_the_internal_test_judges(tmp_path: Path) -> 
     assert "/deep" not in text
 
 
-def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
-    make_seed(tmp_path / "seed-0", 0)
-    make_seed(tmp_path / "seed-00", 0)
-    with pytest.raises(ConfigError, match="would count twice"):
+@settings(max_examples=6, deadline=None)
+@given(first=st.sets(st.sampled_from(sorted(STRENGTH)), min_size=1, max_size=3))
+def test_a_seed_in_two_folders_says_what_it_says_in_one(first: set[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        whole = make_seed(Path(name) / "whole" / "seed-7", 7)
+        parts = Path(name) / "parts"
+        for folder, arms in (("seed-7", first), ("seed-7-more", set(STRENGTH) - first)):
+            part_of(parts / folder, whole, arms)
+        one, other = (combine(read_runs(out)[0], replicates=20) for out in (whole.parent, parts))
+    assert {area.arm: area.auc for area in other.arms if area.split == "external"} == {
+        area.arm: area.auc for area in one.arms if area.split == "external"
+    }
+    assert [claim.found for claim in other.claims] == [claim.found for claim in one.claims]
+    assert {work.arm: work for work in other.works} == {work.arm: work for work in one.works}
+    assert other.seeds[0].seconds == one.seeds[0].seconds
+
+
+def test_parts_of_a_seed_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    whole = make_seed(tmp_path / "whole" / "seed-0", 0)
+    part_of(tmp_path / "seed-0", whole, {"full", "afp"})
+    more = part_of(tmp_path / "seed-0-more", whole, {"pooled", "afp"})
+    with pytest.raises(ConfigError, match="has the arm afp of seed 0, as seed-0 has"):
+        read_runs(tmp_path)
+    summary = json.loads((more / "summary.json").read_text())
+    summary["digests"]["phantom"] = "0" * 64
+    (more / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    with pytest.raises(ConfigError, match="other patients than seed-0, though both are of seed 0"):
         read_runs(tmp_path)
 
 
