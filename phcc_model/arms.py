@@ -5,6 +5,7 @@
     uniform            stage 1 without sample weighting: plain FCMAE
     attention concat mean                 another fusion of the phases
     absolute difference relative          one kind of dynamic feature alone
+                       these two rows only where each phase has tokens of its own: ``shared+concat``, where not
     shared joint       one encoder for each phase in turn, or phases as channels
     zones              the lesion's rim and core pooled apart, on a last map as fine in plane as the stem's
     found given        pooled over what the network finds by itself; over the lesion as it is given
@@ -46,6 +47,9 @@ BASELINES = ("afp", "ratio", "kinetics", "regions")
 """Arms without a network."""
 COMBINED = "+afp"
 ZONES = "zones"
+
+_OF_PHASES = ("attention", "concat", "mean", "absolute", "difference", "relative")
+"""Ways to join phases, or to tell how they differ; phases that are channels of one volume are joined already."""
 
 _NO_PRETRAINING = {"rounds": 0}
 _CHANGES: dict[str, Changes] = {
@@ -221,7 +225,20 @@ def arm_study(study: StudyConfig, name: str) -> StudyConfig:
         if number and changes is _ONE_PLACE:
             raise _unknown(name, arm_names(study, ()))
         study = _changed(study, changes)
+    _refuse_idle(name, study)
     return study
+
+
+def _refuse_idle(name: str, study: StudyConfig) -> None:
+    """An arm that would be compared as something that it is not."""
+    idle = [part for part in name.removesuffix(COMBINED).split("+") if part in _OF_PHASES]
+    if idle and study.model.phases == "joint":
+        raise ConfigError(
+            f"the arm {name!r} compares nothing: phases are the channels of one volume in this study, "
+            f"{idle[0]} is for phases that are looked at one by one",
+            where="evaluation.arms",
+            remedy=f"Write shared+{idle[0]} and compare it with shared, or set model.phases to shared",
+        )
 
 
 def _base(name: str) -> tuple[str, str]:
@@ -267,7 +284,8 @@ def _rarer(study: StudyConfig, times: int) -> Changes:
 def arm_names(study: StudyConfig, sites: Sequence[str]) -> tuple[str, ...]:
     """Every arm that this study can run at these training centres, without those that a ``+`` makes."""
     phases = [f"phase:{phase}" for phase in study.data.phases]
-    return (*_CHANGES, ZONES, *phases, "pooled", *(f"local:{site}" for site in sites), *BASELINES)
+    changed = [arm for arm in _CHANGES if study.model.phases == "shared" or arm not in _OF_PHASES]
+    return (*changed, ZONES, *phases, "pooled", *(f"local:{site}" for site in sites), *BASELINES)
 
 
 def _single_phase(study: StudyConfig, phase: str) -> Changes:

@@ -149,6 +149,16 @@ def test_stage_1_is_shared_by_arms_that_differ_only_after_it(name: str) -> None:
     assert plan_arm(name, STUDY, SITES).pretrain_key == plan_arm("full", STUDY, SITES).pretrain_key
 
 
+@pytest.mark.parametrize("part", ["attention", "concat", "mean", "absolute", "difference", "relative"])
+def test_phases_as_channels_leave_nothing_to_join(part: str) -> None:
+    study = StudyConfig.model_validate({"model": {"phases": "joint"}})
+    for name in (part, f"no-pretraining+{part}", f"{part}+joint"):
+        with pytest.raises(ConfigError, match=rf"compares nothing.*Write shared\+{part}"):
+            plan_arm(name, study, SITES)
+    assert part not in arm_names(study, SITES)
+    assert plan_arm(f"shared+{part}", study, SITES).study == plan_arm(part, StudyConfig(), SITES).study
+
+
 def test_stage_1_is_not_shared_where_it_differs() -> None:
     names = [
         "full",

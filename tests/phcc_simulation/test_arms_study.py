@@ -20,7 +20,7 @@ def test_every_arm_of_the_method_is_planned() -> None:
     study = load_study(find_study("arms"))
     names = [plan.name for plan in plan_arms(study.evaluation.arms, study, CENTRES)]
     assert names[0] == "full"  # which the others are compared with
-    method = ["no-pretraining", "uniform", "concat", "afp", "full+afp", "pooled"]
+    method = ["no-pretraining", "uniform", "shared", "shared+concat", "afp", "full+afp", "pooled"]
     method += [f"phase:{phase}" for phase in study.data.phases] + [f"local:{centre}" for centre in CENTRES]
     assert set(method) <= set(names)
     assert len(names) == len(set(names))

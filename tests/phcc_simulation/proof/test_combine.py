@@ -402,11 +402,11 @@ def test_scores_of_other_arms_than_the_summarys_are_refused(tmp_path: Path) -> N
 
 
 def test_pretraining_that_another_arm_did_is_found(tmp_path: Path) -> None:
-    folder = make_seed(tmp_path / "seed-0", 0, {"full": 1.0, "concat": 1.0, "uniform": 1.0})
+    folder = make_seed(tmp_path / "seed-0", 0, {"full": 1.0, "given": 1.0, "uniform": 1.0})
     plain = json.loads((folder / "summary.json").read_text())
     for record in plain["rounds"]:
         if (record["arm"], record["stage"]) == ("full", "pretrain"):
-            record["arm"] = "concat"  # another fusion of the phases: stage 1 is the same
+            record["arm"] = "given"  # pooled over another place: stage 1 is the same
     (folder / "summary.json").write_text(json.dumps(plain))
     run = read_run(folder)
     assert len(rounds_of(run, "full", "pretrain")) == 4

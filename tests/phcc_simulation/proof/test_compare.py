@@ -36,13 +36,13 @@ def condition(made: Path, name: str) -> Condition:
 
 
 def test_an_arm_costs_what_its_ledgers_say(tmp_path: Path) -> None:
-    make_seed(tmp_path / "seed-0", 0, {"full": 2.0, "concat": 2.0, "uniform": 2.0, "pooled": 2.0, "afp": 1.0})
+    make_seed(tmp_path / "seed-0", 0, {"full": 2.0, "given": 2.0, "uniform": 2.0, "pooled": 2.0, "afp": 1.0})
     runs, left_out = read_runs(tmp_path)
     costs = {work.arm: work for work in works_of(runs)}
     # One place sends nothing, and a baseline trains nothing; concat has its pre-training from full.
-    assert set(costs) == {"full", "concat", "uniform"}
+    assert set(costs) == {"full", "given", "uniform"}
     assert (costs["full"].bytes_up, costs["full"].bytes_down, costs["full"].seconds) == (9e3, 27e3, 18.0)
-    assert costs["concat"].bytes_up == 9e3
+    assert costs["given"].bytes_up == 9e3
     assert costs["uniform"].bytes_up == 5e3
     assert costs["full"].rounds == (runs[0].study.pretrain.rounds, runs[0].study.finetune.rounds)
     text = markdown(combine(runs, left_out, replicates=20), [])
