@@ -16,6 +16,7 @@ from phcc_simulation.explain_cli import register as register_explain
 from phcc_simulation.judge_cli import register as register_judge
 from phcc_simulation.probe_cli import register as register_probe
 from phcc_simulation.proof.cli import register as register_proof
+from phcc_simulation.proof.cli import register_claims
 from phcc_simulation.real.cli import register as register_real
 
 app = typer.Typer(
@@ -126,6 +127,7 @@ def report_command(
 register_explain(app)
 register_probe(app)
 register_proof(app)
+register_claims(app)
 register_judge(app)
 register_real(app)
 

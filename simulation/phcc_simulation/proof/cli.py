@@ -1,4 +1,4 @@
-"""``phcc-simulate seeds``, ``combine``, ``compare``: a study over several seeds, and what they say together."""
+"""``phcc-simulate seeds``, ``combine``, ``compare``, ``claims``: a study over several seeds, and what they say."""
 
 from __future__ import annotations
 
@@ -69,6 +69,23 @@ def register(app: typer.Typer) -> None:
         from phcc_simulation.proof.commands import compare_conditions
 
         compare_conditions([one.expanduser().resolve() for one in conditions], out.expanduser().resolve())
+
+
+def register_claims(app: typer.Typer) -> None:
+    """Add the command that holds studies side by side."""
+
+    @app.command("claims")
+    def claims_command(
+        studies: Annotated[list[Path], typer.Argument(help="Folders of studies that were combined.")],
+        out: Annotated[Path, typer.Option("--out", help="The page to write, Markdown.")],
+    ) -> None:
+        """Put what several studies say of every claim into one table; nothing is worked out anew.
+
+        Example: phcc-simulate claims runs/study runs/phases --out runs/claims.md
+        """
+        from phcc_simulation.proof.commands import write_claims
+
+        write_claims([one.expanduser().resolve() for one in studies], out.expanduser().resolve())
 
 
 def whole_numbers(text: str, option: str = "--seeds") -> list[int]:

@@ -21,6 +21,7 @@ from phcc_model.study_file import load_study
 from phcc_server.report.again import read_summary
 from phcc_simulation.finished import STUDY_FILE
 from phcc_simulation.proof.children import SeedPlan, run_side_by_side
+from phcc_simulation.proof.claims_page import COMBINED, claims_page, read_told
 from phcc_simulation.proof.combine import combine
 from phcc_simulation.proof.compare import Condition, comparison, picture, refuse_names, refuse_unlike
 from phcc_simulation.proof.configuration import configuration
@@ -33,7 +34,7 @@ from phcc_simulation.proof.runs import SeedRun, read_runs
 from phcc_simulation.proof.schema import Combined
 from phcc_simulation.proof.text import claims_table, headlines, markdown, title
 
-COMBINED, COMBINED_TEXT = "combined.json", "combined.md"
+COMBINED_TEXT = "combined.md"
 COMPARISON, COMPARED = "comparison.md", "comparison.json"
 SEED_KEYS = ("seed", "data.phantom.seed")
 
@@ -137,6 +138,19 @@ def compare_conditions(folders: Sequence[Path], out: Path) -> None:
     write_atomically(out / COMPARED, json.dumps(figures, indent=2) + "\n")
     console.print(page, markup=False)
     console.print(f"text    {out / COMPARISON}\nfigures {out / COMPARED}", markup=False)
+
+
+def write_claims(folders: Sequence[Path], out: Path) -> None:
+    """Write one page of several studies' claims, and print it.
+
+    Raises:
+        ConfigError: they cannot be held side by side.
+        StorageError: a study's figures are not there or damaged, or the disk is full.
+    """
+    page = claims_page([read_told(folder) for folder in folders])
+    write_atomically(out, page)
+    console.print(page, markup=False)
+    console.print(f"text {out}", markup=False)
 
 
 def drawings(found: Combined, runs: Sequence[SeedRun]) -> list[Drawing]:
