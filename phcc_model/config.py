@@ -116,6 +116,7 @@ class EvaluationSettings(Section):
 _ADDED_LATER = (
     ("data", "outcome", ""),
     ("model", "encoder", "convnext"),
+    ("model.classifier", "projection", "common"),
     ("pretrain", "mask_block", [1, 1, 1]),
     ("pretrain", "round_warmup", 0.0),
     ("finetune", "find_weight", 1.0),
@@ -133,9 +134,12 @@ def leave_unsaid(plain: dict[str, dict[str, Any]]) -> None:
     Args:
         plain: sections of a study by name, as JSON has them; changed in place.
     """
-    for section, key, usual in _ADDED_LATER:
-        if section in plain and plain[section][key] == usual:
-            plain[section].pop(key)
+    for path, key, usual in _ADDED_LATER:
+        section: dict[str, Any] = plain
+        for name in path.split("."):
+            section = section.get(name, {})
+        if section.get(key) == usual:
+            section.pop(key)
 
 
 class StudyConfig(Section):

@@ -144,6 +144,25 @@ def previous_present(present_bt: Tensor) -> Tensor:
     return torch.cat([latest_bt.new_full((len(latest_bt), 1), -1), latest_bt[:, :-1]], dim=1)
 
 
+class PerPhase(nn.Module):
+    """A linear layer for each phase.
+
+    Args:
+        phases: T.
+        features: entries of each phase.
+        width: entries of what comes out.
+    """
+
+    def __init__(self, phases: int, features: int, width: int) -> None:
+        super().__init__()
+        self.phases = nn.ModuleList(nn.Linear(features, width) for _ in range(phases))
+
+    def forward(self, x_btf: Tensor) -> Tensor:
+        """[B, T, features] to [B, T, width]."""
+        parts = zip(self.phases, x_btf.unbind(1), strict=True)
+        return torch.stack([project(x_bf) for project, x_bf in parts], dim=1)
+
+
 class Fusion(nn.Module):
     """Features per phase to one vector per case.
 
@@ -151,8 +170,12 @@ class Fusion(nn.Module):
     ``mean``: phase embedding and masked mean only. ``concat``: all phases side by side, each with a flag that
     it is there, through one linear layer: the plain baseline.
 
+    With one ``projection`` for all phases, mean and attention begin as a mean over phases of the same linear
+    form: a sign in one phase alone counts like the same in any other, and the differences' mean over the phases
+    telescopes to last less first. ``per-phase`` [R] tells phases apart from the first step.
+
     Args:
-        settings: fusion, width, layers, heads, dropout.
+        settings: fusion, projection, width, layers, heads, dropout.
         phases: tokens T.
         features: entries of each token.
     """
@@ -161,10 +184,12 @@ class Fusion(nn.Module):
         super().__init__()
         self.fusion = settings.fusion
         width = settings.width
+        self.project: nn.Module
         if self.fusion == "concat":
             self.project = nn.Linear(phases * (features + 1), width)
         else:
-            self.project = nn.Linear(features, width)
+            per_phase = settings.projection == "per-phase"
+            self.project = PerPhase(phases, features, width) if per_phase else nn.Linear(features, width)
             self.phase_embedding = nn.Parameter(WEIGHT_STD * torch.randn(phases, width))
         if self.fusion == "attention":
             self.layers = nn.ModuleList(

@@ -47,6 +47,11 @@ class ClassifierSettings(Section):
         "relative",
     )
     fusion: Literal["attention", "concat", "mean"] = "attention"
+    projection: Literal["common", "per-phase"] = Field(
+        "common",
+        description="before attention or mean: all phases through one linear layer, METHOD's plain form, or each "
+        "through its own; through one, what tells phases apart is an embedding that is small at first",
+    )
     width: int = Field(64, ge=4)
     layers: int = Field(1, ge=1, le=4)
     heads: int = Field(4, ge=1)

@@ -13,7 +13,14 @@ from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import ClassifierSettings, ModelSettings
 from phcc_model.errors import CaseError, ConfigError
-from phcc_model.heads import RELATIVE_BOUND, RELATIVE_FLOOR, CaseNorm, dynamic_features, previous_present
+from phcc_model.heads import (
+    RELATIVE_BOUND,
+    RELATIVE_FLOOR,
+    CaseNorm,
+    Fusion,
+    dynamic_features,
+    previous_present,
+)
 from phcc_model.pretrain import SWFCMAE
 from phcc_model.training.predict import predict
 
@@ -66,7 +73,38 @@ MODELS: dict[tuple[str, str], Classifier] = {
 } | {
     ("shared", "layer"): tiny_model("shared", feature_norm="layer"),
     ("shared", "spread"): tiny_model("shared", pooling="gap+lesion+spread"),
+    ("shared", "per-phase"): tiny_model("shared", projection="per-phase"),
+    ("joint", "per-phase"): tiny_model("joint", projection="per-phase"),
 }
+
+
+@pytest.mark.parametrize("fusion", ["attention", "mean"])
+@given(order=st.permutations(range(4)), seed=st.integers(0, 999))
+@settings(deadline=None, max_examples=20)
+def test_one_projection_tells_phases_apart_by_their_embedding_alone(
+    fusion: str, order: list[int], seed: int
+) -> None:
+    """Why there is a projection per phase: without it a phase's place has to be learnt from nearly nothing."""
+    f_btc = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(seed))
+    there_bt = torch.ones(3, 4, dtype=torch.bool)
+    for projection in ("common", "per-phase"):
+        head = ClassifierSettings.model_validate(
+            {"fusion": fusion, "projection": projection, "width": 8, "heads": 2}
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            fuse = Fusion(head, 4, 5).eval()
+        with torch.no_grad():
+            fuse.phase_embedding.zero_()
+            same = torch.allclose(fuse(f_btc, there_bt), fuse(f_btc[:, order], there_bt), atol=1e-4)
+        assert same == (projection == "common" or order == [0, 1, 2, 3])
+
+
+@given(seed=st.integers(0, 999))
+def test_the_mean_of_the_differences_is_last_less_first(seed: int) -> None:
+    f_btc = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(seed))
+    change_btc = dynamic_features(f_btc, torch.ones(2, 4, dtype=torch.bool), ("difference",))
+    torch.testing.assert_close(4 * change_btc.mean(dim=1), f_btc[:, -1] - f_btc[:, 0])
 
 
 @pytest.mark.parametrize(("phases", "fusion"), list(MODELS))

@@ -41,8 +41,11 @@ def test_the_digest_changes_only_where_it_is_said() -> None:
     study = StudyConfig()
     plain = study.model_dump(mode="json")
     del plain["data"]["path"]
-    for section, key, _ in _ADDED_LATER:
-        del plain[section][key]
+    for path, key, _ in _ADDED_LATER:
+        section = plain
+        for name in path.split("."):
+            section = section[name]
+        del section[key]
     said = study.model_copy(update={"data": study.data.model_copy(update={"outcome": "it is malignant"})})
     assert said.digest != study.digest
     assert study.digest == StudyConfig.model_validate(plain).digest

@@ -23,6 +23,7 @@ KINDS = [
     tiny_study(model={"phases": "joint", "classifier": {"pooling": "gap+lesion"}}),
     tiny_study(data=THREE_PHASES, model={"classifier": {"pooling": "gap+found+spread"}}),
     tiny_study(model={"classifier": {"fusion": "mean", "features": ["relative"]}}),
+    tiny_study(data=THREE_PHASES, model={"classifier": {"projection": "per-phase"}}),
 ]
 
 
