@@ -1,4 +1,4 @@
-"""``phcc-simulate seeds``, ``combine``, ``compare``, ``claims``: a study over several seeds, and what they say."""
+"""``phcc-simulate seeds``, ``combine``, ``compare``, ``claims``: a study over seeds, and what they say."""
 
 from __future__ import annotations
 
