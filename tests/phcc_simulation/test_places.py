@@ -28,7 +28,7 @@ def test_a_home_is_written_out() -> None:
 
 
 def test_a_study_that_is_neither_is_refused_with_those_that_are() -> None:
-    shipped = "adrenal, arms, demo, federation, hippocampus, hospital, study"
+    shipped = "adrenal, arms, demo, federation, hippocampus, hospital, phases, study"
     with pytest.raises(ConfigError, match=f"dmo: is neither .*one of {shipped}"):
         find_study("dmo")
 
