@@ -237,7 +237,8 @@ def _refuse_idle(name: str, study: StudyConfig) -> None:
             f"the arm {name!r} compares nothing: phases are the channels of one volume in this study, "
             f"{idle[0]} is for phases that are looked at one by one",
             where="evaluation.arms",
-            remedy=f"Write shared+{idle[0]} and compare it with shared, or set model.phases to shared",
+            remedy=f"Write shared+{idle[0]} for {idle[0]} and compare with the same arm without it, "
+            "or set model.phases to shared",
         )
 
 

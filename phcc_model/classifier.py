@@ -132,6 +132,16 @@ class Classifier(nn.Module):
         within_n = self.pool.within(map_ncdhw.float(), lesion_bdhw[case_n])
         return self._over_phases(within_n, case_n, present_bp)
 
+    def untaught(self) -> tuple[str, ...]:
+        """The phases that no case of the training had, so that what they add to a score was never learnt.
+
+        Empty where that cannot be told: phases are joint, a layer norm keeps no count, or nothing was trained.
+        """
+        if self.joint or not isinstance(self.norm, CaseNorm) or not bool((self.norm.mass_t1 > 0).any()):
+            return ()
+        masses = zip(self.phases, self.norm.mass_t1[:, 0].tolist(), strict=True)
+        return tuple(phase for phase, mass in masses if mass <= 0.0)
+
     def draw_paths(self, present_bp: Tensor) -> Tensor:
         """Which branches of the encoder's blocks each token of a batch keeps: bool [B, T, blocks], on the CPU.
 

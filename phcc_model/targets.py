@@ -42,7 +42,7 @@ def patch_targets(volumes_bpdhw: Tensor, present_bp: Tensor, patch: Triple, targ
     `norm-pix` [F: MAE]: each patch by its own mean and standard deviation. `raw`: as they are.
     `norm-across-phases` [R]: by mean and standard deviation over all present phases of the case at that cell,
     so that the enhancement from phase to phase stays in the target; for an encoder that sees one phase at a time
-    (`model.phases` ``shared``) little is left to predict beyond which phase it is. `norm-volume` [R]: by mean and
+    (`model.phases` ``shared``) which phase it is tells most of it (DECISIONS 51). `norm-volume` [R]: by mean and
     standard deviation of the whole crop in that phase, so that how bright a place is beside its surroundings
     stays too. `enhancement` [R]: less the mean over all present phases of the case at that cell, by the spread
     that such differences have in the whole crop: a place that does not enhance has a target near zero, not of its

@@ -100,6 +100,19 @@ def test_one_projection_tells_phases_apart_by_their_embedding_alone(
         assert same == (projection == "common" or order == [0, 1, 2, 3])
 
 
+@pytest.mark.parametrize("projection", ["common", "per-phase"])
+def test_phases_that_no_training_case_had_are_told(projection: str) -> None:
+    model = tiny_model("shared", projection=projection)
+    assert model.untaught() == ()  # nothing was trained
+    present_bp = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 0, 1]]).bool()
+    model.train()(volumes_of(present_bp), present_bp, box(3))
+    assert model.untaught() == (PHASES[2],)
+    joint, layer = tiny_model("joint"), tiny_model("shared", feature_norm="layer")
+    for other in (joint, layer):
+        other.train()(volumes_of(present_bp), present_bp, box(3))
+        assert other.untaught() == ()
+
+
 @settings(deadline=None)
 @given(seed=st.integers(0, 999))
 def test_the_mean_of_the_differences_is_last_less_first(seed: int) -> None:

@@ -24,7 +24,13 @@ from phcc_client.prediction.result import NOT_FOR_DIAGNOSIS, NOTICE, PackageNote
 from phcc_client.prediction.scoring import Scored, score
 from phcc_client.prediction.sheet import sheet_pdf, sheet_picture
 from phcc_client.prediction.subject import Subject
-from phcc_client.prediction.warnings import cautions_of, looked_elsewhere, not_checked, outside_training
+from phcc_client.prediction.warnings import (
+    cautions_of,
+    looked_elsewhere,
+    never_taught,
+    not_checked,
+    outside_training,
+)
 from phcc_model.command_line import plain
 from phcc_model.config import PHASES, Phase
 from phcc_model.contract.keys import package_version
@@ -154,6 +160,7 @@ def _prediction(package: ModelPackage, subject: Subject, scored: Scored) -> Pred
         *cautions_of(subject, package.study.data),
         *outside_training(subject, package.seen),
         *looked_elsewhere(scored.looked),
+        *never_taught(scored.untaught),
     ]
     return Prediction(
         patient=subject.patient,

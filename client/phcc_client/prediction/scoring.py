@@ -31,6 +31,7 @@ class Scored:
         attention: share of each phase that is there; empty where the model has no attention.
         looked: share of the places where the model looked that lies in the lesion as it is drawn; None for a
             model that does not look for lesions by itself, and where nothing is drawn.
+        untaught: phases that are there, but that no patient had whom the model was trained on.
     """
 
     score: float
@@ -39,6 +40,7 @@ class Scored:
     maps_pdhw: NDArray[np.float32]
     attention: Mapping[Phase, float]
     looked: float | None
+    untaught: tuple[str, ...]
 
 
 def score(package: ModelPackage, subject: Subject) -> Scored:
@@ -60,6 +62,8 @@ def score(package: ModelPackage, subject: Subject) -> Scored:
     cam = heat_maps(model, *given)
     with torch.no_grad():
         looked_b = model.eval().looked_within(*given)
+    present = zip(package.study.data.phases, prepared.present_p, strict=True)
+    used = [phase for phase, there in present if there]
     shares = [] if cam.attention_bp is None else cam.attention_bp[0].tolist()
     there = zip(package.study.data.phases, prepared.present_p, shares, strict=True) if shares else ()
     return Scored(
@@ -69,4 +73,5 @@ def score(package: ModelPackage, subject: Subject) -> Scored:
         maps_pdhw=cam.maps_bpdhw[0].numpy(),
         attention={phase: round(float(share), 4) for phase, present, share in there if present},
         looked=None if looked_b is None or subject.lesion.drawn_on is None else float(looked_b[0]),
+        untaught=tuple(phase for phase in model.untaught() if phase in used),
     )

@@ -78,6 +78,16 @@ def looked_elsewhere(looked: float | None) -> Iterator[Caution]:
         )
 
 
+def never_taught(phases: Sequence[str]) -> Iterator[Caution]:
+    """Phases count in the score of which the model learnt nothing.
+
+    Args:
+        phases: that are there, but that no patient had whom it was trained on.
+    """
+    if phases:
+        yield _unlike("phase", f"no patient that the model was trained on had {', '.join(phases)}")
+
+
 def not_checked(subject: Subject, *, ranges: bool) -> tuple[str, ...]:
     """What could not be compared, in words.
 

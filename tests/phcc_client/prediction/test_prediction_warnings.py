@@ -15,6 +15,7 @@ from phcc_client.prediction.warnings import (
     cautions_of,
     intervals,
     looked_elsewhere,
+    never_taught,
     not_checked,
     outside_training,
 )
@@ -58,6 +59,13 @@ def test_a_model_that_looked_elsewhere_says_so(looked: float) -> None:
     assert bool(found) == (looked < LEAST_LOOKED)
     assert all(f"{looked:.0%}" in one.text and one.remedy for one in found)
     assert not list(looked_elsewhere(None))
+
+
+def test_phases_that_were_never_taught_are_said_together() -> None:
+    assert not list(never_taught(()))
+    (found,) = never_taught(("delayed", "hepatobiliary"))
+    assert (found.code, found.remedy) == ("phase-not-seen", "Do not rely on the score")
+    assert found.text.endswith("had delayed, hepatobiliary")
 
 
 def test_a_missing_phase_is_said_once() -> None:
