@@ -58,7 +58,7 @@ def mixed(given: State, own: State, mu: float) -> dict[str, NDArray[Any]]:
         mu: share of its own, in [0, 1].
     """
     return {
-        name: (mu * own[name].astype(np.float64) + (1.0 - mu) * array).astype(array.dtype)
+        name: (mu * own[name].astype(np.float64) + (1.0 - mu) * array.astype(np.float64)).astype(array.dtype)
         if array.dtype.kind == "f"
         else array
         for name, array in given.items()

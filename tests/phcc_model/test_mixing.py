@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -32,6 +32,7 @@ def test_the_length_is_that_over_the_encoders_weights_only(one, other, decoder, 
 
 @SETTINGS
 @given(VALUES, VALUES, st.floats(0.0, 1.0))
+@example(np.float32([-51, 0, 0, 0, 0, 0]), np.float32([71, 0, 0, 0, 0, 0]), 0.41498270690829375)
 def test_the_mixture_lies_between_and_its_ends_are_the_two(given_w, own_w, mu) -> None:
     ours, theirs = state(own_w, own_w), state(given_w, given_w)
     found = mixed(theirs, ours, mu)
