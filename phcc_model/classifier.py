@@ -110,7 +110,7 @@ class Classifier(nn.Module):
         Returns:
             float32 [B]
         """
-        present_bt = self._tokens(present_bp)
+        present_bt = self.counted(self._tokens(present_bp))
         with torch.autocast(f_btc.device.type, enabled=False):
             f_btc = self.norm(f_btc, present_bt)
             # 3. see what changes
@@ -132,8 +132,22 @@ class Classifier(nn.Module):
         within_n = self.pool.within(map_ncdhw.float(), lesion_bdhw[case_n])
         return self._over_phases(within_n, case_n, present_bp)
 
+    def counted(self, present_bt: Tensor) -> Tensor:
+        """The tokens that count in a score, bool [B, T]: in evaluation not those that no training case had.
+
+        What such a phase would add was never learnt: without it the case is scored as one that lacks the phase,
+        as the network learnt to. A case that has nothing else keeps what it has.
+
+        Args:
+            present_bt: bool, True where the token's phase is there.
+        """
+        if self.training or self.joint or not isinstance(self.norm, CaseNorm):
+            return present_bt
+        taught_bt = present_bt & (self.norm.mass_t1[:, 0] > 0)
+        return taught_bt | (present_bt & ~taught_bt.any(dim=1, keepdim=True))
+
     def untaught(self) -> tuple[str, ...]:
-        """The phases that no case of the training had, so that what they add to a score was never learnt.
+        """The phases that no case of the training had (see `counted`).
 
         Empty where that cannot be told: phases are joint, a layer norm keeps no count, or nothing was trained.
         """

@@ -50,7 +50,7 @@ class CamResult:
         maps_bpdhw: float32 on the input's grid, at least zero, at most 1 per case, which is where the case's
             strongest phase is strongest; zero for missing phases, and throughout where nothing speaks for what
             was asked. Where the phases are joint there is one map, which stands for every phase that is there.
-        attention_bp: share of each phase, as `AttentionBook` says, sums to 1 over the phases that are there; None
+        attention_bp: share of each phase, as `AttentionBook` says, sums to 1 over the phases that count; None
             where the model has no attention over phases.
         logit_b: the scores, as `Classifier.forward` gives them.
     """
@@ -128,6 +128,7 @@ def heat_maps(
     attention = AttentionBook(model.fusion)
     with _evaluated(model), attention, _hooked(_map_giver(model, stage), _leaf_keeper(tokens)):
         logit_b = _without_weights_gradients(model)(volumes_bpdhw, present_bp, lesion_bdhw)
+        counted_bp = model.counted(present_bp)
         if not bool(logit_b.isfinite().all()):
             raise TrainingError(
                 "a score is not finite, and cannot be explained",
@@ -142,7 +143,7 @@ def heat_maps(
     cam_nt = _weighted(map_ntc, torch.cat(slopes), method)
     cam_n1dhw = cam_nt.view(-1, 1, *_grid(model, stage, (d, h, w)))
     maps_bpdhw = _on_the_input(cam_n1dhw, (d, h, w), present_bp, model.joint)
-    attention_bp = None if model.joint else attention.shares(present_bp)
+    attention_bp = None if model.joint else attention.shares(counted_bp)
     return CamResult(
         maps_bpdhw.cpu(), None if attention_bp is None else attention_bp.cpu(), logit_b.detach().cpu()
     )

@@ -62,7 +62,7 @@ class DenseClassifier(nn.Module):
         model = self.model
         there = present[:, :, None, None, None]
         seen = torch.where(there, volumes, torch.zeros_like(volumes))
-        tokens = torch.ones_like(present[:, :1]) if model.joint else present
+        tokens = torch.ones_like(present[:, :1]) if model.joint else model.counted(present)
         if model.joint:
             features = model.pool(self._maps(seen), lesion).f_nc[:, None]
         else:

@@ -13,6 +13,7 @@ from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import ClassifierSettings, ModelSettings
 from phcc_model.errors import CaseError, ConfigError
+from phcc_model.explain import heat_maps
 from phcc_model.heads import (
     RELATIVE_BOUND,
     RELATIVE_FLOOR,
@@ -111,6 +112,30 @@ def test_phases_that_no_training_case_had_are_told(projection: str) -> None:
     for other in (joint, layer):
         other.train()(volumes_of(present_bp), present_bp, box(3))
         assert other.untaught() == ()
+
+
+@pytest.mark.parametrize("fusion", ["attention", "mean", "concat"])
+@settings(deadline=None, max_examples=20)
+@given(present=presence)
+def test_a_phase_that_no_training_case_had_is_left_out_of_scores(
+    fusion: str, present: list[list[bool]]
+) -> None:
+    model = tiny_model("shared", fusion=fusion, projection="per-phase")
+    taught_bp = torch.tensor([[1, 1, 0, 1], [1, 1, 0, 1]]).bool()
+    model.train()(volumes_of(taught_bp), taught_bp, box(2))
+    present_bp = torch.tensor(present)
+    without_bp = present_bp & torch.tensor([1, 1, 0, 1]).bool()
+    assert torch.equal(model.counted(present_bp), present_bp)  # in training it is there to be learnt
+    counted_bp = model.eval().counted(present_bp)
+    alone_b = present_bp[:, 2] & (present_bp.sum(dim=1) == 1)
+    assert torch.equal(counted_bp, torch.where(alone_b[:, None], present_bp, without_bp))
+    volumes, lesion = volumes_of(present_bp), box(len(present))
+    torch.testing.assert_close(model(volumes, present_bp, lesion), model(volumes, counted_bp, lesion))
+    explained = heat_maps(model, volumes, present_bp, lesion) if bool(present_bp.any()) else None
+    if explained is not None and explained.attention_bp is not None:
+        assert not explained.attention_bp[~counted_bp].any()
+        has_b = counted_bp.any(dim=1)
+        torch.testing.assert_close(explained.attention_bp[has_b].sum(dim=1), torch.ones(int(has_b.sum())))
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ from phcc_model.build import build_classifier
 from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError
-from phcc_model.heads import previous_present
+from phcc_model.heads import CaseNorm, previous_present
 from phcc_server import export_onnx
 from phcc_server.export_onnx import INPUTS, DenseClassifier, difference, random_cases, to_onnx
 
@@ -47,6 +47,24 @@ def test_the_dense_model_gives_the_same_logits(study: StudyConfig) -> None:
         expected = model(*given)
         assert float(expected.std()) > 1e-3
         torch.testing.assert_close(DenseClassifier(plain)(*given), expected, atol=1e-5, rtol=0.0)
+
+
+def test_the_dense_model_leaves_out_what_was_never_taught() -> None:
+    study = KINDS[-1]
+    model = lived_in(study)
+    assert isinstance(model.norm, CaseNorm)
+    model.norm.mass_t1[1] = 0.0
+    assert model.untaught() == ("arterial",)
+    volumes, present, lesion = (torch.from_numpy(array) for array in random_cases(study, 6))
+    present[:, :2] = True
+    plain = build_classifier(study)
+    plain.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        expected = model(volumes, present, lesion)
+        dense = DenseClassifier(plain)
+        torch.testing.assert_close(dense(volumes, present, lesion), expected, atol=1e-5, rtol=0.0)
+        present[:, 1] = False
+        torch.testing.assert_close(dense(volumes, present, lesion), expected, atol=1e-5, rtol=0.0)
 
 
 def test_what_stands_in_a_missing_phase_is_not_used() -> None:

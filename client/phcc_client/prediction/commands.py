@@ -160,7 +160,7 @@ def _prediction(package: ModelPackage, subject: Subject, scored: Scored) -> Pred
         *cautions_of(subject, package.study.data),
         *outside_training(subject, package.seen),
         *looked_elsewhere(scored.looked),
-        *never_taught(scored.untaught),
+        *never_taught(scored.untaught, alone=scored.on_untaught_alone),
     ]
     return Prediction(
         patient=subject.patient,

@@ -32,6 +32,7 @@ class Scored:
         looked: share of the places where the model looked that lies in the lesion as it is drawn; None for a
             model that does not look for lesions by itself, and where nothing is drawn.
         untaught: phases that are there, but that no patient had whom the model was trained on.
+        on_untaught_alone: whether the score rests on these for want of others; it leaves them out otherwise.
     """
 
     score: float
@@ -41,6 +42,7 @@ class Scored:
     attention: Mapping[Phase, float]
     looked: float | None
     untaught: tuple[str, ...]
+    on_untaught_alone: bool
 
 
 def score(package: ModelPackage, subject: Subject) -> Scored:
@@ -64,6 +66,7 @@ def score(package: ModelPackage, subject: Subject) -> Scored:
         looked_b = model.eval().looked_within(*given)
     present = zip(package.study.data.phases, prepared.present_p, strict=True)
     used = [phase for phase, there in present if there]
+    untaught = tuple(phase for phase in model.untaught() if phase in used)
     shares = [] if cam.attention_bp is None else cam.attention_bp[0].tolist()
     there = zip(package.study.data.phases, prepared.present_p, shares, strict=True) if shares else ()
     return Scored(
@@ -73,5 +76,6 @@ def score(package: ModelPackage, subject: Subject) -> Scored:
         maps_pdhw=cam.maps_bpdhw[0].numpy(),
         attention={phase: round(float(share), 4) for phase, present, share in there if present},
         looked=None if looked_b is None or subject.lesion.drawn_on is None else float(looked_b[0]),
-        untaught=tuple(phase for phase in model.untaught() if phase in used),
+        untaught=untaught,
+        on_untaught_alone=set(untaught) == set(used),
     )

@@ -78,14 +78,25 @@ def looked_elsewhere(looked: float | None) -> Iterator[Caution]:
         )
 
 
-def never_taught(phases: Sequence[str]) -> Iterator[Caution]:
-    """Phases count in the score of which the model learnt nothing.
+def never_taught(phases: Sequence[str], *, alone: bool) -> Iterator[Caution]:
+    """Phases are there of which the model learnt nothing (`Classifier.counted`).
 
     Args:
         phases: that are there, but that no patient had whom it was trained on.
+        alone: whether there are no others, so that the score rests on them; it leaves them out otherwise.
     """
-    if phases:
-        yield _unlike("phase", f"no patient that the model was trained on had {', '.join(phases)}")
+    if not phases:
+        return
+    unknown = f"no patient that the model was trained on had {', '.join(phases)}"
+    if alone:
+        yield _unlike("phase", f"{unknown}, and the score rests on nothing else")
+        return
+    yield Caution(
+        code="phase-left-out",
+        text=f"{unknown}: left out of the score",
+        remedy="Read it as that of a patient without",
+        basis="model",
+    )
 
 
 def not_checked(subject: Subject, *, ranges: bool) -> tuple[str, ...]:

@@ -62,10 +62,12 @@ def test_a_model_that_looked_elsewhere_says_so(looked: float) -> None:
 
 
 def test_phases_that_were_never_taught_are_said_together() -> None:
-    assert not list(never_taught(()))
-    (found,) = never_taught(("delayed", "hepatobiliary"))
+    assert not list(never_taught((), alone=False))
+    (found,) = never_taught(("delayed", "hepatobiliary"), alone=False)
+    assert (found.code, found.basis) == ("phase-left-out", "model")
+    assert found.text.endswith("had delayed, hepatobiliary: left out of the score")
+    (found,) = never_taught(("delayed",), alone=True)
     assert (found.code, found.remedy) == ("phase-not-seen", "Do not rely on the score")
-    assert found.text.endswith("had delayed, hepatobiliary")
 
 
 def test_a_missing_phase_is_said_once() -> None:
