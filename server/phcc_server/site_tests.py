@@ -21,10 +21,10 @@ from phcc_model.errors import ContractError, StorageError
 from phcc_model.storage import write_atomically
 from phcc_model.study_file import StudyText
 from phcc_model.threshold import BINS
-from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import CardRecord, ScoreCounts
 from phcc_server.report.summary import ScoredCase
 from phcc_server.sites import Sites
+from phcc_server.standing import ArmResult
 from phcc_server.validation_round import collect
 
 

@@ -30,13 +30,13 @@ from phcc_model.seeds import derive_seed
 from phcc_model.targets import patch_targets
 from phcc_model.training.batches import Batch
 from phcc_model.training.steps import evaluation_mode
-from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import RoundRecord
 from phcc_server.progress import pretrained_file
 from phcc_server.report.kept import mistakes_file, reconstruction_file
 from phcc_server.report.photographs import fidelity
 from phcc_server.report.schema import Failure
 from phcc_server.report.slices import Slices, save_slices
+from phcc_server.standing import ArmResult
 from phcc_server.store import RunStore
 from phcc_simulation.workspace import Workspace
 

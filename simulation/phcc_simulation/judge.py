@@ -19,10 +19,10 @@ from phcc_model.checkpoint import state_digest
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.errors import ConfigError, StorageError
-from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import RoundRecord, read_rounds
 from phcc_server.report.schema import EXTERNAL
 from phcc_server.report.summary import ScoredCase
+from phcc_server.standing import ArmResult
 from phcc_server.store import RunStore
 from phcc_server.validation_round import NO_THRESHOLD
 from phcc_simulation.baselines import FittedScore

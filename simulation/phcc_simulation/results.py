@@ -15,7 +15,6 @@ from phcc_model.outcome import outcome_of
 from phcc_model.package_schema import Seen
 from phcc_model.storage import write_atomically
 from phcc_model.study_file import dump_study
-from phcc_server.coordinator import ArmResult
 from phcc_server.ledger import Ledger, RoundRecord, cards_of
 from phcc_server.report.kept import kept_photographs
 from phcc_server.report.page import write_report
@@ -23,6 +22,7 @@ from phcc_server.report.schema import Summary
 from phcc_server.report.scores import SCORES_FILE, scores_csv
 from phcc_server.report.summary import ScoredCase, build_summary
 from phcc_server.seen import seen_of
+from phcc_server.standing import ArmResult
 from phcc_simulation.album import keep_mistakes
 from phcc_simulation.traits import with_traits
 from phcc_simulation.workspace import Workspace

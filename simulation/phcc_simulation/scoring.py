@@ -18,8 +18,8 @@ from phcc_model.cases import UNKNOWN_LABEL, CaseSet
 from phcc_model.config import StudyConfig
 from phcc_model.training.labels import label_subset
 from phcc_model.training.predict import predict
-from phcc_server.coordinator import ArmResult
 from phcc_server.report.summary import ScoredCase
+from phcc_server.standing import ArmResult
 from phcc_simulation.baselines import FittedScore, Score, fit_baseline, fit_combined
 from phcc_simulation.workspace import POOLED, Workspace
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from phcc_client.session import Runtime, Session
 from phcc_model.arms import ArmPlan, plan_arm, plan_arms
 from phcc_model.config import StudyConfig
-from phcc_server.coordinator import ArmResult, Coordinator
+from phcc_server.coordinator import Coordinator
 from phcc_server.journal import Journal
 from phcc_server.ledger import Ledger, RoundRecord
 from phcc_server.progress import planned, pretrained_file, tell_round
 from phcc_server.report.summary import ScoredCase
 from phcc_server.sites import Sites
+from phcc_server.standing import ArmResult
 from phcc_server.store import RunStore
 from phcc_simulation.album import Album
 from phcc_simulation.federation import MemorySites

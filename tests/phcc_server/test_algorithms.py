@@ -15,11 +15,12 @@ from phcc_model.checkpoint import state_digest
 from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_model.errors import StorageError
-from phcc_server.coordinator import ArmResult, Coordinator
+from phcc_server.coordinator import Coordinator
 from phcc_server.ledger import Ledger
 from phcc_server.rules import FIRST, SECOND
 from phcc_server.run_folder import RunFolder
 from phcc_server.sites import NoReply, Sites
+from phcc_server.standing import ArmResult
 from phcc_server.store import RunStore
 from phcc_server.study_runner import StudyRunner
 from phcc_server.verification import faults_of

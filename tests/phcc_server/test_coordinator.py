@@ -30,10 +30,11 @@ from phcc_model.contract import codec, keys
 from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import SiteCard, TrainOrder, TrainReply
 from phcc_model.errors import RoundError, StorageError
-from phcc_server.coordinator import ArmResult, Coordinator
+from phcc_server.coordinator import Coordinator
 from phcc_server.ledger import Ledger, RoundRecord, verify
 from phcc_server.rounds import RoundStatus
 from phcc_server.sites import NoReply, Sites
+from phcc_server.standing import ArmResult
 from phcc_server.store import RunStore
 from phcc_simulation.federation import MemorySites
 
@@ -226,13 +227,16 @@ def test_an_arm_killed_at_any_point_goes_on_to_the_same_model(
 
     def start(folder: Path, sites: Sites) -> ArmResult:
         arm = coordinator(folder, STUDY, sites)
-        for thing, names in ((arm.ledger, ["append"]), (arm.store, ["save_round", "save_state"])):
+        for thing, names in (
+            (arm.standing.ledger, ["append"]),
+            (arm.standing.store, ["save_round", "save_state"]),
+        ):
             for name in names:
                 monkeypatch.setattr(thing, name, fused(name, getattr(thing, name)))
         return arm.run(SITES)
 
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power is cut here
-    monkeypatch.setattr("phcc_server.coordinator.save_checkpoint", fused("save_checkpoint", save_checkpoint))
+    monkeypatch.setattr("phcc_server.standing.save_checkpoint", fused("save_checkpoint", save_checkpoint))
     assert start(tmp_path / "whole", FusedSites(hospitals)).digest == undisturbed.digest
     whole = list(points)
     assert len(whole) == 8 + 2 * (4 + 4 + 5 + 1)

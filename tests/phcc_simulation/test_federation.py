@@ -31,10 +31,11 @@ from phcc_model.contract import keys
 from phcc_model.contract.messages import EvaluateReply, Failure, SiteCard, TrainOrder, TrainReply
 from phcc_model.errors import ConfigError, DataError, RoundError, TrainingError
 from phcc_model.study_file import dump_study
-from phcc_server.coordinator import ArmResult, Coordinator
+from phcc_server.coordinator import Coordinator
 from phcc_server.journal import Journal
 from phcc_server.ledger import Ledger
 from phcc_server.sites import NoReply, Sites
+from phcc_server.standing import ArmResult
 from phcc_server.store import RunStore
 from phcc_server.strategy import FlowerSites
 from phcc_simulation.app import JOURNAL, SPLITS, centre_of, main, request_of

@@ -16,8 +16,8 @@ from phcc_model.arms import plan_arm
 from phcc_model.build import build_classifier, state_of
 from phcc_model.config import StudyConfig
 from phcc_model.training.labels import label_subset
-from phcc_server.coordinator import ArmResult
 from phcc_server.report.evaluation import ScoredCase
+from phcc_server.standing import ArmResult
 from phcc_simulation import scoring
 from phcc_simulation.scoring import score_arm, score_baseline
 from phcc_simulation.workspace import POOLED, Preparer, Workspace
