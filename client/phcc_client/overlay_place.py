@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from phcc_client.imaging.case import Box, PhaseImage, RawCase, anchor_phase
 from phcc_client.imaging.geometry import Placement, TurnedPlacement, bounding_box, frame_of, lay
-from phcc_client.imaging.volume import Grid, read_header, read_voxels
+from phcc_client.imaging.grid import Grid
+from phcc_client.imaging.volume import read_header, read_voxels
 from phcc_model.config import DataSettings, Phase
 from phcc_model.errors import CaseError
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from phcc_client.imaging.case import Box, Index
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_model.config import CropSettings
 
 MARGIN_VOXELS = 2

@@ -25,10 +25,11 @@ from phcc_client.imaging.geometry import (
     frame_of,
     lay,
 )
+from phcc_client.imaging.grid import Grid
 from phcc_client.imaging.measure import enhancement_of
 from phcc_client.imaging.normalise import normalise, signed_distance
 from phcc_client.imaging.quality import check_same_way_up, check_slices_differ, check_voxels
-from phcc_client.imaging.volume import Grid, Header, read_header, read_voxels
+from phcc_client.imaging.volume import Header, read_header, read_voxels
 from phcc_model.config import CropSettings, DataSettings, Phase
 from phcc_model.errors import CaseError
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phcc_client.imaging.case import Box, PhaseImage
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_model.errors import CaseError
 
 _FAR_MM = 40.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from phcc_client.imaging.grid import Grid
 from phcc_client.imaging.itk import bias_of
-from phcc_client.imaging.volume import Grid
 
 _WORKING_MM = 9.0
 """The field is slow: it is estimated on voxels of about this size."""

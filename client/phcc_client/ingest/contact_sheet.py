@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from scipy.ndimage import binary_dilation, map_coordinates
 
 from phcc_client.imaging.geometry import bounding_box
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.contact_canvas import (
     ABOVE,
     BELOW,

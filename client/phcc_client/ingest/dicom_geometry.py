@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.dicom_values import Values, number, numbers, whole
 
 UNEVEN, UNEVEN_MM = 0.01, 0.05

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.dicom_decoder import decoded
 from phcc_client.ingest.dicom_geometry import Defect
 from phcc_client.ingest.dicom_header import Header, HeaderError, open_dataset

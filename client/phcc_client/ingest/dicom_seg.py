@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.dicom_files import Scanned
 from phcc_client.ingest.dicom_values import shown_uid, text, whole
 from phcc_client.ingest.examination import Drawing

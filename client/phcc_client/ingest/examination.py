@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phcc_client.imaging.case import Box
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_model.config import Phase
 
 

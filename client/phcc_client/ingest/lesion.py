@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from phcc_client.imaging.case import Box
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.examination import Drawing, Image
 from phcc_model.config import Phase
 from phcc_model.errors import CaseError

@@ -15,7 +15,8 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from phcc_client.imaging.case import Spacing
-from phcc_client.imaging.volume import Grid, Header, read_header, read_voxels
+from phcc_client.imaging.grid import Grid
+from phcc_client.imaging.volume import Header, read_header, read_voxels
 from phcc_model.errors import CaseError
 
 _NIBABEL: Any = nibabel  # its own annotations leave the image classes open

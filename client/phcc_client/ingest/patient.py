@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest import lesion as lesions
 from phcc_client.ingest.bias_field import correct_bias
 from phcc_client.ingest.candidate import Candidate

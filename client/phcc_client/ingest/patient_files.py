@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest import lesion as lesions
 from phcc_client.ingest.candidate import Candidate
 from phcc_client.ingest.contact_sheet import thumbnail_row

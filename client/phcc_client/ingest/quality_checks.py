@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from phcc_client.imaging.geometry import bounding_box
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.check_contrast import check_enhancement, check_order
 from phcc_client.ingest.examination import SeriesFacts
 from phcc_client.ingest.record import Finding, Stage

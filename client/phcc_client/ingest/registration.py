@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phcc_client.imaging.geometry import bounding_box
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.registration_deformable import bend
 from phcc_client.ingest.registration_edges import Array
 from phcc_client.ingest.registration_residual import residual_shift_mm

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
 from phcc_client.imaging.geometry import frame_of
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.registration_edges import Array, EdgeMatch, box_of_voxels, match
 
 REGION_MM = 80.0

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 
 Array = NDArray[np.float64]
 Field = NDArray[np.float32]

@@ -15,7 +15,7 @@ from scipy.fft import irfftn, rfftn
 from scipy.ndimage import gaussian_gradient_magnitude, map_coordinates
 
 from phcc_client.imaging.geometry import frame_of
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.registration_edges import Array, box_of_voxels
 
 STEP_MM = 2.0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.registration_edges import Array, EdgeMatch, match
 
 _ARM_MM = 25.0

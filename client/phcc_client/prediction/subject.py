@@ -15,8 +15,9 @@ from pydicom import Dataset
 
 from phcc_client.imaging.case import PreparedCase, RawCase, anchor_phase
 from phcc_client.imaging.geometry import bounding_box, frame_of
+from phcc_client.imaging.grid import Grid
 from phcc_client.imaging.preprocess import prepare
-from phcc_client.imaging.volume import Grid, read_header, read_voxels
+from phcc_client.imaging.volume import read_header, read_voxels
 from phcc_client.prediction.result import Caution, InputNote, LesionNote, PhaseNote
 from phcc_model.config import CropSettings, DataSettings, Phase
 from phcc_model.errors import CaseError, StorageError

@@ -18,7 +18,7 @@ from phcc_client.imaging.geometry import (
     frame_of,
     lay,
 )
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_model.config import CropSettings
 
 spacings = st.tuples(st.floats(1.0, 6.0), st.floats(0.5, 2.5), st.floats(0.5, 2.5))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from phcc_client.imaging.case import Box, PhaseImage
+from phcc_client.imaging.grid import Grid
 from phcc_client.imaging.quality import check_same_way_up, check_slices_differ, check_voxels
-from phcc_client.imaging.volume import Grid
 from phcc_model.config import Phase
 from phcc_model.errors import CaseError
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phcc_client.imaging.case import Box
-from phcc_client.imaging.volume import Grid, Header, read_header, read_voxels
+from phcc_client.imaging.grid import Grid
+from phcc_client.imaging.volume import Header, read_header, read_voxels
 from phcc_model.errors import CaseError
 
 NIBABEL: Any = nibabel

@@ -30,7 +30,7 @@ from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence as Items
 
 from phcc_client.cli import app
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.nifti_image import nifti_bytes
 from phcc_client.ingest.record import Stage
 from phcc_client.ingest.site_folder import SiteFolder

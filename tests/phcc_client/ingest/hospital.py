@@ -10,7 +10,7 @@ import dicom_maker
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.nifti_image import nifti_bytes
 
 SHAPE = (16, 48, 56)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.examination import Series, SeriesFacts
 
 START = datetime(2021, 3, 4, 9, 0, 0)  # a scanner's clock has no zone

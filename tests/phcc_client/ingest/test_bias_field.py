@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.bias_field import correct_bias
 
 GRID = Grid((24, 64, 64), np.diag([4.0, 2.5, 2.5]), np.zeros(3))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rich.console import Console
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.check import CHECK_FILE, PAGE_FILE, check_site
 from phcc_client.ingest.check_print import tell
 from phcc_client.ingest.check_result import Check

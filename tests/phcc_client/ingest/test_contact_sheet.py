@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from phcc_client.imaging.volume import Grid, read_header, read_voxels
+from phcc_client.imaging.grid import Grid
+from phcc_client.imaging.volume import read_header, read_voxels
 from phcc_client.ingest.contact_canvas import BLANK, GREYS, OUTLINE
 from phcc_client.ingest.contact_sheet import (
     CAPTION,

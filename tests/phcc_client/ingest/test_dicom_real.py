@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.dicom_files import scan
 from phcc_client.ingest.dicom_series import examinations
 from phcc_client.ingest.examination import Series

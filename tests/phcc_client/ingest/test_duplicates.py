@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid, read_header, read_voxels
+from phcc_client.imaging.grid import Grid
+from phcc_client.imaging.volume import read_header, read_voxels
 from phcc_client.ingest.duplicates import NEAR, SIDE, Duplicate, duplicate_findings, duplicates, signature
 from phcc_client.ingest.record import PatientRecord, PhaseRecord, Stage
 from phcc_model.config import PhantomSettings, Phase

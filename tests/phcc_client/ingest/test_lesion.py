@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phcc_client.imaging.case import Box
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.examination import Drawing
 from phcc_client.ingest.lesion import centre_mm, locate, moved, volume_ml, with_boxes_together
 from phcc_client.ingest.nifti_image import ArrayImage

@@ -12,8 +12,8 @@ from hospital import SHAPE, examination, write_mask
 
 from phcc_client.cli import app
 from phcc_client.imaging.dataset import prepare_all
+from phcc_client.imaging.grid import Grid
 from phcc_client.imaging.readers import read_cases
-from phcc_client.imaging.volume import Grid
 from phcc_client.ingest.named_sources import kind_of, named_candidates
 from phcc_client.ingest.nifti_image import nifti_bytes
 from phcc_client.ingest.record import Stage

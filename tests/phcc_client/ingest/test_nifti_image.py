@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.nifti_image import NiftiImage, must_be_finite, nifti_bytes, pixel_digest
 from phcc_model.errors import CaseError
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.check_contrast import BRIGHTER, SPREAD, Change, measure_change
 from phcc_client.ingest.examination import SeriesFacts
 from phcc_client.ingest.quality_checks import (

@@ -18,8 +18,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
 from phcc_client.imaging.case import PhaseImage, RawCase
+from phcc_client.imaging.grid import Grid
 from phcc_client.imaging.preprocess import prepare
-from phcc_client.imaging.volume import Grid, read_header, read_voxels
+from phcc_client.imaging.volume import read_header, read_voxels
 from phcc_client.ingest.registration import Registered, register
 from phcc_client.ingest.registration_edges import match
 from phcc_client.ingest.registration_residual import residual_shift_mm

@@ -12,7 +12,7 @@ import pytest
 from openpyxl import Workbook
 
 from phcc_client.imaging.case import Box
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.ingest.nifti_image import nifti_bytes
 from phcc_client.ingest.record import Stage
 from phcc_client.ingest.spreadsheet import read_patients

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from phcc_client.imaging.case import PreparedCase
-from phcc_client.imaging.volume import Grid
+from phcc_client.imaging.grid import Grid
 from phcc_client.prediction.result import InputNote, LesionNote, PackageNote, PhaseNote, Prediction
 from phcc_client.prediction.subject import Subject
 from phcc_model.config import CropSettings, DataSettings
