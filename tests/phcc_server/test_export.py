@@ -270,14 +270,15 @@ def test_the_command_says_what_left(
 
 
 @pytest.mark.parametrize(
-    ("pooling", "said"),
+    ("phases", "pooling", "said"),
     [
-        ("gap", "places the crop.\n"),
-        ("gap+lesion+spread", "the network pools over it.\n"),
-        ("gap+found+spread", "the network finds the lesion by itself, and is not told.\n"),
+        ("shared", "gap", "places the crop.\n"),
+        ("joint", "gap+lesion+spread", "the network pools over it.\n"),
+        ("joint", "gap+found+spread", "the network finds the lesion by itself, and is not told.\n"),
+        ("shared", "gap+found+spread", "within it the network looks by itself, and is not told.\n"),
     ],
 )
-def test_the_card_says_what_becomes_of_the_drawn_lesion(pooling: str, said: str) -> None:
-    study = tiny_study(model={"classifier": {"pooling": pooling}})
+def test_the_card_says_what_becomes_of_the_drawn_lesion(phases: str, pooling: str, said: str) -> None:
+    study = tiny_study(model={"phases": phases, "classifier": {"pooling": pooling}})
     threshold = Threshold(value=0.4, source="a test")
     assert said in package_card(study, "full", "ab", 0, threshold, None, "", None, None)
