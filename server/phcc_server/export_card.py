@@ -50,7 +50,7 @@ def purpose(study: StudyConfig) -> str:
 
 def _lesion(study: StudyConfig) -> str:
     parts = study.model.classifier.pooling.split("+")
-    if FOUND in parts and study.model.phases == "shared":  # it learns the middle of the crop (DECISIONS 53)
+    if FOUND in parts and study.model.phases == "shared":  # maps did not follow a moved lesion (DECISIONS 53)
         return "places the crop around it; within it the network looks by itself, and is not told"
     if FOUND in parts:
         return "places the crop; within it the network finds the lesion by itself, and is not told"
