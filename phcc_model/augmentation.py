@@ -70,6 +70,21 @@ def flip(x_bcdhw: Tensor, source: torch.Generator) -> Tensor:
     return x_bcdhw
 
 
+def moved(x_bcdhw: Tensor, seed: int) -> Tensor:
+    """Each case elsewhere in its crop: all channels alike, any way along each axis; what leaves comes in again.
+
+    By whole voxels, so that no value changes.
+
+    Args:
+        x_bcdhw: the volumes; they are left as they are.
+        seed: every draw follows from it.
+    """
+    source = torch.Generator().manual_seed(seed)
+    size_3 = torch.tensor(x_bcdhw.shape[2:])
+    by_b3 = (torch.rand((len(x_bcdhw), 3), generator=source) * size_3).long().tolist()
+    return torch.stack([x_cdhw.roll(by, (1, 2, 3)) for x_cdhw, by in zip(x_bcdhw, by_b3, strict=True)])
+
+
 def _uniform(source: torch.Generator, device: torch.device, *shape: int) -> Tensor:
     """U(0, 1) on `device`, whichever device the generator lives on."""
     return torch.rand(shape, generator=source, device=source.device).to(device)

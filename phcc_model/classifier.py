@@ -15,6 +15,7 @@ from phcc_model.encoder import Encoder
 from phcc_model.errors import ConfigError
 from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features
 from phcc_model.layers import start_weights
+from phcc_model.look import Samples
 from phcc_model.plain_encoder import PlainEncoder
 from phcc_model.pooling import FOUND, Pooling
 from phcc_model.sparse import spread
@@ -50,9 +51,9 @@ class Classifier(nn.Module):
         self.encoder: Encoder | PlainEncoder = (
             PlainEncoder(channels) if plain else Encoder(settings, channels)
         )
-        self.pool = Pooling(head.pooling, self.encoder.dim)
-        features = self.pool.features
         tokens = 1 if self.joint else len(phases)
+        self.pool = Pooling(head.pooling, self.encoder.dim, tokens if head.look == "common" else 0)
+        features = self.pool.features
         self.norm = CaseNorm(tokens, features) if head.feature_norm == "batch" else PlainNorm(features)
         self.fusion = Fusion(head, tokens, features * len(self.kinds))
         self.dropout = nn.Dropout(head.dropout)
@@ -92,11 +93,12 @@ class Classifier(nn.Module):
             network looked beside the lesion (`Pooled.missed_n`), the mean over the phases that are there, [B].
         """
         # 1. encode
-        map_ncdhw, case_n, token_n = self._encode(volumes_bpdhw, present_bp, kept_btl)
+        map_ncdhw, samples = self._encode(volumes_bpdhw, present_bp, kept_btl)
+        case_n, token_n, _ = samples
         # What follows is small, and stays in float32 where the encoder runs in bfloat16.
         with torch.autocast(map_ncdhw.device.type, enabled=False):
             # 2. pool
-            f_nc, missed_n = self.pool(map_ncdhw.float(), lesion_bdhw[case_n])
+            f_nc, missed_n = self.pool(map_ncdhw.float(), lesion_bdhw[case_n], samples)
             f_btc = f_nc.new_zeros(*kept_btl.shape[:2], f_nc.shape[1]).index_put((case_n, token_n), f_nc)
             return f_btc, self._over_phases(missed_n, case_n, present_bp)
 
@@ -128,9 +130,9 @@ class Classifier(nn.Module):
         """
         if FOUND not in self.pool.parts:
             return None
-        map_ncdhw, case_n, _ = self._encode(volumes_bpdhw, present_bp, self.draw_paths(present_bp))
-        within_n = self.pool.within(map_ncdhw.float(), lesion_bdhw[case_n])
-        return self._over_phases(within_n, case_n, present_bp)
+        map_ncdhw, samples = self._encode(volumes_bpdhw, present_bp, self.draw_paths(present_bp))
+        within_n = self.pool.within(map_ncdhw.float(), lesion_bdhw[samples.case_n], samples)
+        return self._over_phases(within_n, samples.case_n, present_bp)
 
     def counted(self, present_bt: Tensor) -> Tensor:
         """The tokens that count in a score, bool [B, T]: in evaluation not those that no training case had.
@@ -207,20 +209,17 @@ class Classifier(nn.Module):
         total_b = value_n.new_zeros(len(present_bp)).index_add(0, case_n, value_n)
         return total_b / self._tokens(present_bp).sum(dim=1).clamp_min(1)
 
-    def _encode(
-        self, volumes_bpdhw: Tensor, present_bp: Tensor, kept_btl: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _encode(self, volumes_bpdhw: Tensor, present_bp: Tensor, kept_btl: Tensor) -> tuple[Tensor, Samples]:
         """The last map of every sample of the encoder, and the case and the token that it belongs to."""
         if self.joint:
             # `where`, not a product: not even a NaN in a missing phase may come through.
             there_bp111 = present_bp[:, :, None, None, None]
             x_bpdhw = torch.where(there_bp111, volumes_bpdhw, torch.zeros_like(volumes_bpdhw))
-            case_b = torch.arange(len(x_bpdhw), device=x_bpdhw.device)
-            return self._maps(x_bpdhw, kept_btl[:, 0]), case_b, torch.zeros_like(case_b)
+            return self._maps(x_bpdhw, kept_btl[:, 0]), Samples.alone(x_bpdhw)
         # Only phases that are there are encoded.
         case_n, phase_n = present_bp.nonzero(as_tuple=True)
         maps_ncdhw = self._maps(volumes_bpdhw[case_n, phase_n][:, None], kept_btl[present_bp.cpu()])
-        return maps_ncdhw, case_n, phase_n
+        return maps_ncdhw, Samples(case_n, phase_n, self.counted(present_bp))
 
     def _maps(self, x_ncdhw: Tensor, kept_nl: Tensor) -> Tensor:
         """The encoder, which looks at each sample by itself, on few of them at a time where that is faster."""

@@ -100,6 +100,11 @@ class FinetuneSettings(Section):
     find_weight: float = Field(
         1.0, ge=0.0, description="of the error of looking beside the lesion, for pooling found"
     )
+    find_moved: Fraction = Field(
+        0.0,
+        description="share of a batch that is seen once more with all in its crop moved, to be found there, not "
+        "scored: lesions lie in the middle of their crops, and what should know a lesion may learn the place",
+    )
     patience: int = Field(0, ge=0, description="rounds without better validation before stopping; 0 = never")
     bf16: bool = False
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -117,9 +122,11 @@ _ADDED_LATER = (
     ("data", "outcome", ""),
     ("model", "encoder", "convnext"),
     ("model.classifier", "projection", "common"),
+    ("model.classifier", "look", "per-phase"),
     ("pretrain", "mask_block", [1, 1, 1]),
     ("pretrain", "round_warmup", 0.0),
     ("finetune", "find_weight", 1.0),
+    ("finetune", "find_moved", 0.0),
     ("federation", "server_learning_rate", 0.01),
     ("federation", "server_betas", [0.9, 0.99]),
     ("federation", "server_tau", 1e-3),
@@ -168,6 +175,18 @@ class StudyConfig(Section):
         if self.model.encoder == "plain" and self.pretrain.rounds:
             raise ValueError("model.encoder plain cannot be pre-trained: set pretrain.rounds to 0")
         return self
+
+    def moved_of(self, cases: int) -> int:
+        """How many of a batch of so many cases are seen once more, moved (`finetune.find_moved`)."""
+        return round(self.finetune.find_moved * cases) if self.model.classifier.finds else 0
+
+    @property
+    def finds_lesions(self) -> bool:
+        """Whether such networks' heat maps followed a lesion that was moved (synthetic; DECISIONS 48, 53, 54)."""
+        if not self.model.classifier.finds:
+            return False
+        together = self.model.classifier.look == "common" and self.finetune.find_moved > 0
+        return self.model.phases == "joint" or together
 
     @property
     def grid(self) -> tuple[int, int, int]:

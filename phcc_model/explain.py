@@ -14,7 +14,9 @@ off is the published form.
 What a map is not: pooled over the lesion as it is given, the slope by the last map is larger in the lesion's
 cells whatever the network has learnt, so that part of where HiResCAM lies is the pooling's doing. How large a
 part, networks drawn anew tell (`explain_measures`). Pooled over what the network finds by itself (``found``), it
-is the network's doing: there it is told in fine-tuning where to look, and has to do it (DECISIONS 48).
+is the network's doing: there it is told in fine-tuning where to look, and has to do it (DECISIONS 48). Where each
+phase is encoded by itself it learns the middle of the crop instead, unless all phases look together and lesions
+are shown elsewhere too (`model.classifier.look`, `finetune.find_moved`; DECISIONS 53, 54).
 """
 
 from __future__ import annotations

@@ -52,10 +52,20 @@ class ClassifierSettings(Section):
         description="before attention or mean: all phases through one linear layer, METHOD's plain form, or each "
         "through its own; through one, what tells phases apart is an embedding that is small at first",
     )
+    look: Literal["per-phase", "common"] = Field(
+        "per-phase",
+        description="where phases are encoded one by one and the lesion is found: each phase by what it shows "
+        "itself, or all of a case by what they show together, since a lesion that one hides another shows",
+    )
     width: int = Field(64, ge=4)
     layers: int = Field(1, ge=1, le=4)
     heads: int = Field(4, ge=1)
     dropout: Fraction = 0.2
+
+    @property
+    def finds(self) -> bool:
+        """Whether the network looks for the lesion by itself."""
+        return "found" in self.pooling.split("+")
 
 
 class ModelSettings(Section):

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phcc_model.layers import EPSILON, start_weights
+from phcc_model.layers import EPSILON
+from phcc_model.look import CommonLook, OwnLook, Samples
 
 FOUND = "found"
 
@@ -45,23 +46,24 @@ class Pooling(nn.Module):
     Args:
         pooling: names joined by ``+``.
         channels: of the map.
+        common_look: of how many phases one look is made (`CommonLook`); 0: each map is looked at by itself.
     """
 
-    def __init__(self, pooling: str, channels: int) -> None:
+    def __init__(self, pooling: str, channels: int, common_look: int = 0) -> None:
         super().__init__()
         self.parts = tuple(pooling.split("+"))
         self.features = channels * len(self.parts)
         if FOUND in self.parts:
             self.look_norm = nn.LayerNorm(channels, eps=EPSILON)
-            self.look = nn.Linear(channels, 1)
-            start_weights(self.look)
+            self.look = CommonLook(common_look, channels) if common_look else OwnLook(channels)
 
-    def forward(self, map_ncdhw: Tensor, lesion_ndhw: Tensor) -> Pooled:
+    def forward(self, map_ncdhw: Tensor, lesion_ndhw: Tensor, samples: Samples | None = None) -> Pooled:
         """Pool.
 
         Args:
             map_ncdhw: the encoder's last map.
             lesion_ndhw: 1 inside the lesion, on the input's grid or on any other; all zero where it is not known.
+            samples: which case and phase each map is of; None: each is a case's only one.
         """
         map_nck = map_ncdhw.flatten(2)
         grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
@@ -69,7 +71,7 @@ class Pooling(nn.Module):
         parts: dict[str, Tensor] = {"gap": map_nck.mean(dim=2)}
         missed_n = map_nck.new_zeros(map_nck.shape[0])
         if FOUND in self.parts:
-            weight_nk = self.looks(map_nck)
+            weight_nk = self.looks(map_nck, samples)
             parts[FOUND] = _mean(map_nck, weight_nk)
             missed_n = missed(weight_nk, lesion_ndhw, grid)
         else:
@@ -82,15 +84,16 @@ class Pooling(nn.Module):
                 parts[part] = _mean(map_nck, _weights(zone_ndhw.to(map_nck.dtype), grid))
         return Pooled(torch.cat([parts[part] for part in self.parts], dim=1), missed_n)
 
-    def looks(self, map_nck: Tensor) -> Tensor:
+    def looks(self, map_nck: Tensor, samples: Samples | None = None) -> Tensor:
         """Where the network looks: [n, cells], sums to 1 over the cells."""
-        weight_nk: Tensor = self.look(self.look_norm(map_nck.transpose(1, 2)))[:, :, 0].softmax(dim=1)
-        return weight_nk
+        samples = Samples.alone(map_nck) if samples is None else samples
+        speaks_nk: Tensor = self.look(self.look_norm(map_nck.transpose(1, 2)), samples)
+        return speaks_nk.softmax(dim=1)
 
-    def within(self, map_ncdhw: Tensor, lesion_ndhw: Tensor) -> Tensor:
+    def within(self, map_ncdhw: Tensor, lesion_ndhw: Tensor, samples: Samples | None = None) -> Tensor:
         """The share of where the network looks that lies in the lesion as it is given: [n]."""
         grid = (map_ncdhw.shape[2], map_ncdhw.shape[3], map_ncdhw.shape[4])
-        return _within(self.looks(map_ncdhw.flatten(2)), lesion_ndhw.to(map_ncdhw.dtype), grid)
+        return _within(self.looks(map_ncdhw.flatten(2), samples), lesion_ndhw.to(map_ncdhw.dtype), grid)
 
 
 def missed(look_nk: Tensor, lesion_ndhw: Tensor, grid: Grid) -> Tensor:

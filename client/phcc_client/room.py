@@ -80,8 +80,10 @@ def most_at_once(order: Order, ranks: int = 1) -> int:
     if isinstance(order, EvaluateOrder):
         return COMPARED_AT_ONCE if order.stage == keys.PRETRAIN else SCORED_AT_ONCE
     study = study_of(order)
-    batch = study.pretrain.batch_size if order.stage == keys.PRETRAIN else study.finetune.batch_size
-    return -(-batch // ranks)
+    if order.stage == keys.PRETRAIN:
+        return -(-study.pretrain.batch_size // ranks)
+    batch = study.finetune.batch_size
+    return -(-(batch + study.moved_of(batch)) // ranks)
 
 
 def _told(order: Order, failed: int, fits: int, ranks: int) -> str:

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from phcc_model.augmentation import augment
+from phcc_model.augmentation import augment, moved
 from phcc_model.cases import CaseSet
 from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
+from phcc_model.seeds import derive_seed
 from phcc_model.threshold import ScoreHistogram
 from phcc_model.training.batches import Batch
 from phcc_model.training.control import Control
@@ -125,10 +126,15 @@ def finetune_round(
 def _forward(
     model: Classifier, batch: Batch, study: StudyConfig, seed: int, share: Share
 ) -> tuple[Tensor, ...]:
-    """One logit per case of a batch, and how far it looked beside; what is drawn, is drawn for all of them."""
+    """One logit per case of a batch, and how far it looked beside; what is drawn, is drawn for all of them.
+
+    How far it looked has more rows than cases where some are seen a second time, moved (`_with_moved`).
+    """
     settings = study.finetune
-    volumes_bpdhw, present_bp, lesion_bdhw = augment(
-        batch.volumes_bpdhw, batch.present_bp, batch.lesion_bdhw, settings.augmentation, seed
+    scored = len(batch.present_bp)
+    seen = augment(batch.volumes_bpdhw, batch.present_bp, batch.lesion_bdhw, settings.augmentation, seed)
+    volumes_bpdhw, present_bp, lesion_bdhw = _with_moved(
+        *seen, study.moved_of(scored), derive_seed(seed, "moved")
     )
     kept_btl = model.draw_paths(present_bp)
 
@@ -137,7 +143,22 @@ def _forward(
 
     with precision(volumes_bpdhw.device, settings.bf16):
         f_btc, missed_b = share.gather(work, len(present_bp))
-        return model.score(f_btc, present_bp), missed_b
+        return model.score(f_btc[:scored], present_bp[:scored]), missed_b
+
+
+def _with_moved(
+    volumes_bpdhw: Tensor, present_bp: Tensor, lesion_bdhw: Tensor, again: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch and after it its first `again` cases once more, moved in their crops (batches are drawn anew)."""
+    if not again:
+        return volumes_bpdhw, present_bp, lesion_bdhw
+    stacked_bqdhw = torch.cat([volumes_bpdhw, lesion_bdhw[:, None].to(volumes_bpdhw.dtype)], dim=1)
+    elsewhere_aqdhw = moved(stacked_bqdhw[:again], seed)
+    return (
+        torch.cat([volumes_bpdhw, elsewhere_aqdhw[:, :-1]]),
+        torch.cat([present_bp, present_bp[:again]]),
+        torch.cat([lesion_bdhw, elsewhere_aqdhw[:, -1].to(lesion_bdhw.dtype)]),
+    )
 
 
 @contextmanager

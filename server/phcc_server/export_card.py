@@ -5,7 +5,6 @@ from __future__ import annotations
 from phcc_model.config import StudyConfig
 from phcc_model.outcome import outcome_of
 from phcc_model.package_schema import Recalibration, Seen, Threshold
-from phcc_model.pooling import FOUND
 from phcc_server.seen import in_words
 
 _CARD = """\
@@ -49,12 +48,15 @@ def purpose(study: StudyConfig) -> str:
 
 
 def _lesion(study: StudyConfig) -> str:
-    parts = study.model.classifier.pooling.split("+")
-    if FOUND in parts and study.model.phases == "shared":  # maps did not follow a moved lesion (DECISIONS 53)
-        return "places the crop around it; within it the network looks by itself, and is not told"
-    if FOUND in parts:
+    pooling = study.model.classifier.pooling
+    if study.finds_lesions:
         return "places the crop; within it the network finds the lesion by itself, and is not told"
-    return "places the crop" if parts == ["gap"] else "places the crop, and the network pools over it"
+    if study.model.classifier.finds:
+        return (
+            "places the crop around it; within it the network looks by itself, and is not told. On synthetic "
+            "patients the heat maps of such networks did not follow a lesion that was moved"
+        )
+    return "places the crop" if pooling == "gap" else "places the crop, and the network pools over it"
 
 
 def _seen(seen: Seen | None) -> str:

@@ -25,6 +25,7 @@ from phcc_model.build import build_classifier
 from phcc_model.classifier import Classifier
 from phcc_model.config import StudyConfig
 from phcc_model.errors import ConfigError
+from phcc_model.look import Samples
 from phcc_model.seeds import generator
 
 INPUTS, OUTPUT = ("volumes", "present", "lesion"), "logit"
@@ -69,7 +70,9 @@ class DenseClassifier(nn.Module):
             phases = len(model.phases)
             maps = self._maps(seen.flatten(0, 1)[:, None])
             each = lesion[:, None].expand(-1, phases, -1, -1, -1).flatten(0, 1)
-            pooled = model.pool(maps, each).f_nc
+            case_n = torch.arange(present.shape[0])[:, None].expand(-1, phases).flatten()
+            phase_n = torch.arange(phases).expand(present.shape[0], -1).flatten()
+            pooled = model.pool(maps, each, Samples(case_n, phase_n, tokens)).f_nc
             features = pooled.reshape(-1, phases, pooled.shape[1])
             features = torch.where(present[..., None], features, torch.zeros_like(features))
         dynamic = heads.dynamic_features(model.norm(features, tokens), tokens, model.kinds)

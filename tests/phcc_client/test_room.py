@@ -162,6 +162,14 @@ def test_several_devices_share_the_batch_and_the_room() -> None:
     assert [most_at_once(order, ranks) for ranks in (1, 2, 3, 9)] == [4, 2, 2, 1]
 
 
+def test_what_is_seen_once_more_counts_among_what_is_held_at_once() -> None:
+    finder = tiny_study(
+        model={"classifier": {"pooling": "found"}}, finetune={"batch_size": 8, "find_moved": 0.25}
+    )
+    order = train_order(finder, "finetune", "Alma", encoding="fp32")
+    assert [most_at_once(order, ranks) for ranks in (1, 2, 3)] == [10, 5, 4]
+
+
 @pytest.mark.parametrize("stage", keys.STAGES)
 def test_bf16_is_used_where_the_device_has_it_and_told_where_not(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

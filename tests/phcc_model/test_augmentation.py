@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from phcc_model.augmentation import along_slices, augment, flip, hide_phases
+from phcc_model.augmentation import along_slices, augment, flip, hide_phases, moved
 from phcc_model.config import AugmentationSettings
 
 GRID = (4, 12, 16)
@@ -106,6 +106,30 @@ def test_two_interpolations_in_turn_are_the_three_dimensional_one(
     grid = F.affine_grid(torch.tensor([plane]), list(flat.shape), align_corners=False)
     turned = F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(volumes)
     torch.testing.assert_close(turned, whole, atol=1e-4, rtol=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds)
+def test_a_moved_case_is_the_same_case_elsewhere(seed: int) -> None:
+    """One whole-voxel move for all channels of a case, drawn case by case; nothing is lost or made."""
+    x_bcdhw = torch.arange(6 * 2 * math.prod(GRID), dtype=torch.float32).view(6, 2, *GRID)
+    steps = set()
+    for before, after in zip(x_bcdhw, moved(x_bcdhw, seed), strict=True):
+        by = [int(at) for at in (after[0] == before[0, 0, 0, 0]).nonzero()[0]]
+        assert torch.equal(after, before.roll(by, (1, 2, 3)))
+        steps.add(tuple(by))
+    assert len(steps) > 1
+    assert torch.equal(moved(x_bcdhw, seed), moved(x_bcdhw, seed))
+
+
+def test_moves_reach_every_place_alike() -> None:
+    x_bcdhw = torch.zeros(4000, 1, *GRID)
+    x_bcdhw[:, 0, 0, 0, 0] = 1.0
+    at_n3 = moved(x_bcdhw, 0)[:, 0].nonzero()[:, 1:]
+    assert len(at_n3) == 4000
+    for axis, size in enumerate(GRID):
+        share = torch.bincount(at_n3[:, axis], minlength=size) / len(at_n3)
+        assert float((share - 1.0 / size).abs().max()) < 0.03
 
 
 def test_rotation_keeps_a_disc_round_on_an_oblong_crop() -> None:

@@ -50,6 +50,28 @@ def test_cases_taken_a_few_at_once_give_the_same_round(stage: Stage, phases: str
             assert result.auc_training == pytest.approx(expected.auc_training, abs=0.02)
 
 
+@pytest.mark.parametrize("look", ["per-phase", "common"])
+def test_cases_seen_once_more_are_shared_out_like_the_others(look: str) -> None:
+    """A batch of 8 is ten then: all at once gives the same bits, and fewer at once the same round."""
+    plain = study_of("finetune", "shared", find_moved=0.25)
+    head = plain.model.classifier.model_copy(update={"pooling": "gap+found+spread", "look": look})
+    study = plain.model_copy(update={"model": plain.model.model_copy(update={"classifier": head})})
+    assert [study.moved_of(cases) for cases in (8, 5, 1)] == [2, 1, 0]
+    assert plain.moved_of(8) == 0  # a network that does not look for lesions has nothing to find
+    model = start("finetune", study)
+    begin = weights(model)
+    run("finetune", model, tiny_cases(21), study)
+    whole = weights(model)
+    # Their gradients are rounding: what is alike for all cells drops out of a softmax. AdamW steps none the less.
+    alike = ("pool.look.bias", "pool.look_norm.bias")
+    rest = {name: array for name, array in whole.items() if name not in alike}
+    for at_once in (1, 3, 8, 10):
+        model.load_state_dict(begin)
+        run("finetune", model, tiny_cases(21), study, share=Share(at_once=at_once))
+        assert apart({name: weights(model)[name] for name in rest}, rest) < 1e-5
+        assert same(weights(model), whole) == (at_once == 10)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_same_share_gives_the_same_bits(stage: Stage) -> None:
     study = study_of(stage, "shared")

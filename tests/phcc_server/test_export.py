@@ -270,15 +270,23 @@ def test_the_command_says_what_left(
 
 
 @pytest.mark.parametrize(
-    ("phases", "pooling", "said"),
+    ("phases", "pooling", "look", "find_moved", "said"),
     [
-        ("shared", "gap", "places the crop.\n"),
-        ("joint", "gap+lesion+spread", "the network pools over it.\n"),
-        ("joint", "gap+found+spread", "the network finds the lesion by itself, and is not told.\n"),
-        ("shared", "gap+found+spread", "within it the network looks by itself, and is not told.\n"),
+        ("shared", "gap", "per-phase", 0.0, "places the crop.\n"),
+        ("shared", "gap", "common", 0.25, "places the crop.\n"),
+        ("joint", "gap+lesion+spread", "per-phase", 0.0, "the network pools over it.\n"),
+        ("joint", "gap+found+spread", "per-phase", 0.0, "finds the lesion by itself, and is not told.\n"),
+        ("shared", "gap+found+spread", "common", 0.25, "finds the lesion by itself, and is not told.\n"),
+        ("shared", "gap+found+spread", "per-phase", 0.25, "did not follow a lesion that was moved.\n"),
+        ("shared", "gap+found+spread", "common", 0.0, "did not follow a lesion that was moved.\n"),
     ],
 )
-def test_the_card_says_what_becomes_of_the_drawn_lesion(phases: str, pooling: str, said: str) -> None:
-    study = tiny_study(model={"phases": phases, "classifier": {"pooling": pooling}})
+def test_the_card_says_what_becomes_of_the_drawn_lesion(
+    phases: str, pooling: str, look: str, find_moved: float, said: str
+) -> None:
+    study = tiny_study(
+        model={"phases": phases, "classifier": {"pooling": pooling, "look": look}},
+        finetune={"find_moved": find_moved},
+    )
     threshold = Threshold(value=0.4, source="a test")
     assert said in package_card(study, "full", "ab", 0, threshold, None, "", None, None)

@@ -22,6 +22,7 @@ KINDS = [
     tiny_study(data=THREE_PHASES, model={"classifier": {"pooling": "lesion", "feature_norm": "layer"}}),
     tiny_study(model={"phases": "joint", "classifier": {"pooling": "gap+lesion"}}),
     tiny_study(data=THREE_PHASES, model={"classifier": {"pooling": "gap+found+spread"}}),
+    tiny_study(data=THREE_PHASES, model={"classifier": {"pooling": "gap+found+spread", "look": "common"}}),
     tiny_study(model={"classifier": {"fusion": "mean", "features": ["relative"]}}),
     tiny_study(data=THREE_PHASES, model={"classifier": {"projection": "per-phase"}}),
 ]
@@ -49,8 +50,10 @@ def test_the_dense_model_gives_the_same_logits(study: StudyConfig) -> None:
         torch.testing.assert_close(DenseClassifier(plain)(*given), expected, atol=1e-5, rtol=0.0)
 
 
-def test_the_dense_model_leaves_out_what_was_never_taught() -> None:
-    study = KINDS[-1]
+@pytest.mark.parametrize("look", ["per-phase", "common"])
+def test_the_dense_model_leaves_out_what_was_never_taught(look: str) -> None:
+    head = {"projection": "per-phase", "pooling": "gap+found+spread", "look": look}
+    study = tiny_study(data=THREE_PHASES, model={"classifier": head})
     model = lived_in(study)
     assert isinstance(model.norm, CaseNorm)
     model.norm.mass_t1[1] = 0.0
