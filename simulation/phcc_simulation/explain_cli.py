@@ -98,29 +98,27 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path, metho
 
 
 def _print(console: Console, rows: Sequence[Row], lesion: str, method: str) -> None:
+    """What fits into a terminal of 80 columns; the file has every figure."""
     from rich.table import Table
 
     table = Table(
-        "network",
-        "maps (empty)",
-        "mass in the lesion",
-        "times its volume",
-        "with rim, times",
-        "pointing game",
-        "trained / this",
-        "alike",
-        title=f"heat maps ({method}), 95 % intervals over patients; lesion: {lesion}",
+        title=f"heat maps ({method}), 95 % intervals over patients; lesion: {lesion}", pad_edge=False
     )
+    table.add_column("network")
+    for title in ("density in\nthe lesion", "trained over\nthis", "points\nat it", "empty"):
+        table.add_column(title, no_wrap=True, justify="right")
     for row in rows:
-        first = row is rows[0]
         table.add_row(
             row.network,
-            f"{row.maps} ({row.empty})",
-            *map(_words, (row.mass, row.concentration, row.concentration_with_rim, row.pointing)),
-            "" if first else _words(row.trained_over_this),
-            "" if first else _words(row.alike),
+            _words(row.concentration),
+            "" if row is rows[0] else _words(row.trained_over_this),
+            "" if row.pointing.value is None else f"{row.pointing.value:.0%}",
+            f"{row.empty}/{row.maps}",
         )
     console.print(table)
+    console.print(
+        "density: how many times denser the map is in the lesion than on the whole; 1 is a flat map"
+    )
 
 
 def _words(interval: Interval) -> str:

@@ -161,13 +161,21 @@ def measured(network: str, patient: str, mass: float | None, draw: int = 0) -> M
 
 def test_rows_are_means_over_patients_and_the_verdict_follows_from_them() -> None:
     found = [measured(TRAINED, "p", 0.4), measured(TRAINED, "q", 0.6), measured(TRAINED, "r", None)]
+    found += [measured(MOVED, p, 0.3) for p in ("p", "q", "r")]
     found += [measured("all drawn anew", p, m, d) for d, m in ((1, 0.1), (2, 0.3)) for p in ("p", "q", "r")]
     rows = tabulate(found, seed=0)
     assert (rows[0].maps, rows[0].empty) == (3, 1)
     assert rows[0].mass.value == pytest.approx(0.5)
     assert rows[0].concentration.value == pytest.approx(5.0)
-    assert rows[1].mass.value == pytest.approx(0.2)
-    assert rows[1].trained_over_this.value == pytest.approx(2.5)
-    assert verdict(rows)["reached"]
+    assert rows[2].mass.value == pytest.approx(0.2)
+    assert rows[2].trained_over_this.value == pytest.approx(2.5)
+    judged = verdict(rows)
+    assert judged["reached"]
+    assert [judged[what] for what in ("concentration", "over_random", "moved")] == pytest.approx(
+        [5.0, 2.5, 3.0]
+    )
     weaker = [measured(TRAINED, p, 0.25) for p in ("p", "q", "r")]
     assert not verdict(tabulate([*weaker, *found[3:]], seed=0))["reached"]
+    of_the_middle = [measured(MOVED, p, 0.1) for p in ("p", "q", "r")]
+    assert not verdict(tabulate([*found[:3], *of_the_middle, *found[6:]], seed=0))["reached"]
+    assert not verdict(tabulate([*found[:3], *found[6:]], seed=0))["reached"]  # not asked, so not known
