@@ -118,6 +118,45 @@ def measure(
         progress("networks", done, len(networks))
 
 
+@dataclass(frozen=True)
+class Looked:
+    """Where a network looks that finds lesions by itself, means over cases.
+
+    Attributes:
+        share: the lesion as given, of the crop: what a look that knows nothing has there.
+        within: of the look, within the lesion.
+        moved: the same with everything moved in the crop.
+    """
+
+    share: float
+    within: float
+    moved: float
+
+
+def looked(model: Classifier, cases: CaseSet) -> Looked | None:
+    """How much of where a network looks lies in the lesion, and stays there; None where it does not look."""
+
+    def within(seen: CaseSet) -> float | None:
+        parts = []
+        for i in range(len(seen)):
+            with torch.no_grad():
+                part_b = model.looked_within(
+                    torch.from_numpy(seen.volumes_npdhw[i : i + 1].astype(np.float32)),
+                    torch.from_numpy(seen.present_np[i : i + 1]),
+                    torch.from_numpy(seen.lesion_ndhw[i : i + 1].astype(np.float32)),
+                )
+            if part_b is None:
+                return None
+            parts.append(float(part_b[0]))
+        return float(np.mean(parts))
+
+    d, h, w = (size // MOVED_BY for size in cases.lesion_ndhw.shape[1:])
+    usual, moved = within(cases), within(_rolled(cases, (d, h, w)))
+    if usual is None or moved is None:
+        return None
+    return Looked(float((cases.lesion_ndhw > 0).mean()), usual, moved)
+
+
 def _rolled(cases: CaseSet, voxels: tuple[int, int, int]) -> CaseSet:
     """The same cases with everything in their crops moved along D, H, W."""
     return replace(

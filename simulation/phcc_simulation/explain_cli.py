@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from phcc_model.explain_measures import Interval
+    from phcc_simulation.explain import Looked
     from phcc_simulation.explain_table import Row
 
 
@@ -49,7 +51,7 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path, metho
     from phcc_model.errors import CaseError
     from phcc_model.explain import chosen_method
     from phcc_model.storage import write_atomically
-    from phcc_simulation.explain import RIM_MM, measure, true_lesion
+    from phcc_simulation.explain import RIM_MM, looked, measure, true_lesion
     from phcc_simulation.explain_files import draw_case
     from phcc_simulation.explain_table import as_plain, tabulate, verdict
     from phcc_simulation.finished import RunModel
@@ -74,7 +76,7 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path, metho
         list(measure(found, chosen, list(lesions), lambda *_: None, how)),
         found.study.seed,
     )
-    judged = verdict(rows)
+    judged, look = verdict(rows), looked(found.model, chosen)
     lesion = "the phantom's truth" if all(sources) else "as given with the images"
     result = {
         "arm": arm,
@@ -85,16 +87,25 @@ def explain_run(run: Path, arm: str, count: int, pictures: int, out: Path, metho
         "pooling": found.model.pooling,
         "method": how,
         "verdict": judged,
+        "looked": None if look is None else asdict(look),
         "networks": as_plain(rows),
         "remarks": remarks,
     }
     write_atomically(out / "explain.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     _print(console, rows, lesion, how)
-    reached = "reached" if judged["reached"] else "not reached"
-    console.print(f"wanted: {judged['wanted']}: {reached}", soft_wrap=True)
-    console.print(f"{drawn} cases drawn in {out}; every figure in {out / 'explain.json'}", soft_wrap=True)
-    for remark in remarks:
-        console.print(remark, soft_wrap=True, markup=False)
+    for line in (*_said(look, judged, drawn, out), *remarks):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _said(look: Looked | None, judged: dict[str, Any], drawn: int, out: Path) -> Iterator[str]:
+    """What stands below the table."""
+    if look is not None:
+        yield (
+            f"where it looks: {look.within:.0%} in the lesion as given, {look.moved:.0%} with the images moved; "
+            f"the lesion is {look.share:.0%} of the crop"
+        )
+    yield f"wanted: {judged['wanted']}: {'reached' if judged['reached'] else 'not reached'}"
+    yield f"{drawn} cases drawn in {out}; every figure in {out / 'explain.json'}"
 
 
 def _print(console: Console, rows: Sequence[Row], lesion: str, method: str) -> None:

@@ -12,13 +12,16 @@ import torch
 import yaml
 from builders import TINY, merged
 
+from phcc_model.build import build_classifier
 from phcc_model.cases import CaseSet
 from phcc_model.command_line import run_program
 from phcc_model.explain import CamResult
 from phcc_model.explain_measures import Place
+from phcc_model.look import OwnLook
+from phcc_model.model_settings import ClassifierSettings
 from phcc_simulation import explain
 from phcc_simulation.cli import app
-from phcc_simulation.explain import MOVED, TRAINED, Measured, measure, true_lesion
+from phcc_simulation.explain import MOVED, TRAINED, Measured, looked, measure, true_lesion
 from phcc_simulation.explain_table import tabulate, verdict
 from phcc_simulation.finished import RunModel
 
@@ -139,6 +142,26 @@ def test_a_map_that_points_at_the_middle_is_found_out_when_the_images_move(
         assert (rows[1].mass.value == 1.0) == alike
         assert rows[1].alike.value is not None
         assert (rows[1].alike.value > 0.99) == alike
+
+
+def test_where_a_network_looks_is_told_before_and_after_the_images_move(run: Path) -> None:
+    """One that looks everywhere alike has the lesion's share in it, wherever that is; another is not asked."""
+    opened = RunModel.open(run, "full")
+    cases = opened.unseen(4)
+    study = opened.study.model_copy(
+        update={
+            "model": opened.study.model.model_copy(update={"classifier": ClassifierSettings(pooling="found")})
+        }
+    )
+    model = build_classifier(study).eval()
+    assert isinstance(model.pool.look, OwnLook)
+    torch.nn.init.zeros_(model.pool.look.weight)
+    found = looked(model, cases)
+    assert found is not None
+    share = float(cases.lesion_ndhw.astype(bool).mean())
+    assert (found.share, found.within, found.moved) == pytest.approx((share, share, share), rel=1e-5)
+    plain = study.model.model_copy(update={"classifier": ClassifierSettings(pooling="gap")})
+    assert looked(build_classifier(study.model_copy(update={"model": plain})).eval(), cases) is None
 
 
 def test_a_wrong_turn_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
