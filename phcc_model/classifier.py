@@ -16,8 +16,9 @@ from phcc_model.errors import ConfigError
 from phcc_model.heads import CaseNorm, Fusion, PlainNorm, dynamic_features
 from phcc_model.layers import start_weights
 from phcc_model.look import Samples
+from phcc_model.model_settings import FOUND
 from phcc_model.plain_encoder import PlainEncoder
-from phcc_model.pooling import FOUND, Pooling
+from phcc_model.pooling import Pooling
 from phcc_model.sparse import spread
 
 ENCODER_PREFIX = "encoder."

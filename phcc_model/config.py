@@ -122,7 +122,7 @@ _ADDED_LATER = (
     ("data", "outcome", ""),
     ("model", "encoder", "convnext"),
     ("model.classifier", "projection", "common"),
-    ("model.classifier", "look", "per-phase"),
+    ("model.classifier", "look", "own"),
     ("pretrain", "mask_block", [1, 1, 1]),
     ("pretrain", "round_warmup", 0.0),
     ("finetune", "find_weight", 1.0),
@@ -178,12 +178,12 @@ class StudyConfig(Section):
 
     def moved_of(self, cases: int) -> int:
         """How many of a batch of so many cases are seen once more, moved (`finetune.find_moved`)."""
-        return round(self.finetune.find_moved * cases) if self.model.classifier.finds else 0
+        return round(self.finetune.find_moved * cases) if self.model.classifier.looks else 0
 
     @property
-    def finds_lesions(self) -> bool:
+    def maps_follow(self) -> bool:
         """Whether such networks' heat maps followed a lesion that was moved (synthetic; DECISIONS 48, 53, 54)."""
-        if not self.model.classifier.finds:
+        if not self.model.classifier.looks:
             return False
         together = self.model.classifier.look == "common" and self.finetune.find_moved > 0
         return self.model.phases == "joint" or together

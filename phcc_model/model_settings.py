@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from phcc_model.section import Fraction, Section, Triple
 
+FOUND = "found"
+"""The part of a pooling that is over what the network finds by itself."""
+
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "demo": ((1, 1, 2), (24, 48, 96)),
     "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
@@ -52,10 +55,10 @@ class ClassifierSettings(Section):
         description="before attention or mean: all phases through one linear layer, METHOD's plain form, or each "
         "through its own; through one, what tells phases apart is an embedding that is small at first",
     )
-    look: Literal["per-phase", "common"] = Field(
-        "per-phase",
-        description="where phases are encoded one by one and the lesion is found: each phase by what it shows "
-        "itself, or all of a case by what they show together, since a lesion that one hides another shows",
+    look: Literal["own", "common"] = Field(
+        "own",
+        description="where phases are encoded one by one and the lesion is found: own, each by what it shows; "
+        "common, all of a case by what they show together, since a lesion that one hides another shows",
     )
     width: int = Field(64, ge=4)
     layers: int = Field(1, ge=1, le=4)
@@ -63,9 +66,9 @@ class ClassifierSettings(Section):
     dropout: Fraction = 0.2
 
     @property
-    def finds(self) -> bool:
+    def looks(self) -> bool:
         """Whether the network looks for the lesion by itself."""
-        return "found" in self.pooling.split("+")
+        return FOUND in self.pooling.split("+")
 
 
 class ModelSettings(Section):

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from phcc_model.layers import EPSILON
 from phcc_model.look import CommonLook, OwnLook, Samples
-
-FOUND = "found"
+from phcc_model.model_settings import FOUND
 
 RIM_FROM, CORE_TO = 0.75, 0.55
 """[R] Shares of the way from a lesion's middle to its border: where the rim begins, where the core ends."""

@@ -49,9 +49,9 @@ def purpose(study: StudyConfig) -> str:
 
 def _lesion(study: StudyConfig) -> str:
     pooling = study.model.classifier.pooling
-    if study.finds_lesions:
+    if study.maps_follow:
         return "places the crop; within it the network finds the lesion by itself, and is not told"
-    if study.model.classifier.finds:
+    if study.model.classifier.looks:
         return (
             "places the crop around it; within it the network looks by itself, and is not told. On synthetic "
             "patients the heat maps of such networks did not follow a lesion that was moved"

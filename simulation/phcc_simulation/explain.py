@@ -55,12 +55,15 @@ def true_lesion(
 
 def explain_case(model: Classifier, cases: CaseSet, at: int, method: Method | None = None) -> CamResult:
     """The heat map of one case; without a method, the model's usual one."""
-    return heat_maps(
-        model,
+    return heat_maps(model, *_one(cases, at), method=method)
+
+
+def _one(cases: CaseSet, at: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One case as a batch: volumes, presence, lesion."""
+    return (
         torch.from_numpy(cases.volumes_npdhw[at : at + 1].astype(np.float32)),
         torch.from_numpy(cases.present_np[at : at + 1]),
         torch.from_numpy(cases.lesion_ndhw[at : at + 1].astype(np.float32)),
-        method=method,
     )
 
 
@@ -95,7 +98,7 @@ def measure(
     crop = found.plan.study.data.crop
     rims = [with_rim(lesion, crop.spacing_mm, RIM_MM) for lesion in lesions]
     networks = [(TRAINED, 0, found.model), (MOVED, 0, found.model), *_controls(found)]
-    d, h, w = (size // MOVED_BY for size in crop.size)
+    d, h, w = _shift(cases)
     moved = _rolled(cases, (d, h, w))
     reference: list[NDArray[np.float32]] = []
     for done, (name, draw, model) in enumerate(networks, start=1):
@@ -140,21 +143,22 @@ def looked(model: Classifier, cases: CaseSet) -> Looked | None:
         parts = []
         for i in range(len(seen)):
             with torch.no_grad():
-                part_b = model.looked_within(
-                    torch.from_numpy(seen.volumes_npdhw[i : i + 1].astype(np.float32)),
-                    torch.from_numpy(seen.present_np[i : i + 1]),
-                    torch.from_numpy(seen.lesion_ndhw[i : i + 1].astype(np.float32)),
-                )
+                part_b = model.looked_within(*_one(seen, i))
             if part_b is None:
                 return None
             parts.append(float(part_b[0]))
         return float(np.mean(parts))
 
-    d, h, w = (size // MOVED_BY for size in cases.lesion_ndhw.shape[1:])
-    usual, moved = within(cases), within(_rolled(cases, (d, h, w)))
+    usual, moved = within(cases), within(_rolled(cases, _shift(cases)))
     if usual is None or moved is None:
         return None
     return Looked(float((cases.lesion_ndhw > 0).mean()), usual, moved)
+
+
+def _shift(cases: CaseSet) -> tuple[int, int, int]:
+    """How far images are moved along D, H, W, in voxels."""
+    d, h, w = (size // MOVED_BY for size in cases.lesion_ndhw.shape[1:])
+    return d, h, w
 
 
 def _rolled(cases: CaseSet, voxels: tuple[int, int, int]) -> CaseSet:

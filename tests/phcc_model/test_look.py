@@ -8,6 +8,7 @@ import torch
 from builders import tiny_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_pooling import scattered
 from torch import Tensor
 
 from phcc_model.augmentation import augment, moved
@@ -101,23 +102,8 @@ def test_where_phases_are_channels_there_is_one_look_anyhow() -> None:
 
 
 def shown_by_one(count: int, seed: int) -> CaseSet:
-    """Noise, and a lesion anywhere that the second phase alone shows, bright in positives and dark in others."""
-    draw = np.random.default_rng(seed)
-    label_n = (np.arange(count) % 2).astype(np.int8)
-    volumes = 0.3 * draw.standard_normal((count, 2, 4, 32, 32))
-    lesion = np.zeros((count, 4, 32, 32), np.uint8)
-    for i, (y, x) in enumerate(draw.integers(0, 25, (count, 2))):
-        lesion[i, :, y : y + 8, x : x + 8] = 1
-        volumes[i, 1] += (1.5 if label_n[i] else -1.5) * lesion[i]
-    return CaseSet(
-        case=tuple(f"case-{i}" for i in range(count)),
-        patient=tuple(f"patient-{i}" for i in range(count)),
-        volumes_npdhw=volumes.astype(np.float16),
-        present_np=np.ones((count, 2), bool),
-        lesion_ndhw=lesion,
-        label_n=label_n,
-        afp_n=np.full(count, np.nan, np.float32),
-    )
+    """A lesion anywhere that the second phase alone shows."""
+    return scattered(count, seed, shown_in=(1,))
 
 
 def within(model: Classifier, cases: CaseSet) -> float:
@@ -132,10 +118,10 @@ def within(model: Classifier, cases: CaseSet) -> float:
 def test_a_lesion_that_one_phase_hides_is_found_in_all_phases_by_the_common_look() -> None:
     """The fault that it mends: a phase that looks by itself cannot find what it does not show."""
     found = {}
-    for look in ("per-phase", "common"):
+    for look in ("own", "common"):
         found[look] = within(trained(finder(look), shown_by_one(32, 1)), shown_by_one(24, 2))
     assert found["common"] > 0.8, found
-    assert found["per-phase"] < 0.6, found  # one of two phases: half, and what chance leaves of the other
+    assert found["own"] < 0.6, found  # one of two phases: half, and what chance leaves of the other
 
 
 def test_a_share_of_a_batch_is_looked_for_once_more_elsewhere_in_its_crop() -> None:
@@ -176,7 +162,7 @@ def test_what_is_seen_moved_is_not_scored() -> None:
     assert not torch.equal(before["pool.look.weight_tc"], after["pool.look.weight_tc"])
 
 
-@pytest.mark.parametrize("look", ["per-phase", "common"])
+@pytest.mark.parametrize("look", ["own", "common"])
 def test_how_much_was_looked_within_does_not_ask_an_untaught_phase(look: str) -> None:
     model = build_classifier(finder(look))
     cases = shown_by_one(4, 3)

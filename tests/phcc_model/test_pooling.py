@@ -144,15 +144,21 @@ def test_how_much_of_a_look_lies_in_the_lesion() -> None:
     torch.testing.assert_close(within, torch.tensor([0.25, 0.25]))
 
 
-def scattered(count: int, seed: int) -> CaseSet:
-    """Noise, and a lesion anywhere, bright in positives and dark in negatives: to judge it is to find it."""
+def scattered(count: int, seed: int, shown_in: tuple[int, ...] = (0, 1)) -> CaseSet:
+    """Noise, and a lesion anywhere, bright in positives and dark in negatives: to judge it is to find it.
+
+    Args:
+        count: cases.
+        seed: of all that is drawn.
+        shown_in: the phases, of two, that show the lesion.
+    """
     draw = np.random.default_rng(seed)
     label_n = (np.arange(count) % 2).astype(np.int8)
     volumes = 0.3 * draw.standard_normal((count, 2, 4, 32, 32))
     lesion = np.zeros((count, 4, 32, 32), np.uint8)
     for i, (y, x) in enumerate(draw.integers(0, 25, (count, 2))):
         lesion[i, :, y : y + 8, x : x + 8] = 1
-        volumes[i] += (1.5 if label_n[i] else -1.5) * lesion[i]
+        volumes[i, shown_in] += (1.5 if label_n[i] else -1.5) * lesion[i]
     return CaseSet(
         case=tuple(f"case-{i}" for i in range(count)),
         patient=tuple(f"patient-{i}" for i in range(count)),

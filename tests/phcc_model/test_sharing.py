@@ -50,7 +50,7 @@ def test_cases_taken_a_few_at_once_give_the_same_round(stage: Stage, phases: str
             assert result.auc_training == pytest.approx(expected.auc_training, abs=0.02)
 
 
-@pytest.mark.parametrize("look", ["per-phase", "common"])
+@pytest.mark.parametrize("look", ["own", "common"])
 def test_cases_seen_once_more_are_shared_out_like_the_others(look: str) -> None:
     """A batch of 8 is ten then: all at once gives the same bits, and fewer at once the same round."""
     plain = study_of("finetune", "shared", find_moved=0.25)

@@ -272,12 +272,12 @@ def test_the_command_says_what_left(
 @pytest.mark.parametrize(
     ("phases", "pooling", "look", "find_moved", "said"),
     [
-        ("shared", "gap", "per-phase", 0.0, "places the crop.\n"),
+        ("shared", "gap", "own", 0.0, "places the crop.\n"),
         ("shared", "gap", "common", 0.25, "places the crop.\n"),
-        ("joint", "gap+lesion+spread", "per-phase", 0.0, "the network pools over it.\n"),
-        ("joint", "gap+found+spread", "per-phase", 0.0, "finds the lesion by itself, and is not told.\n"),
+        ("joint", "gap+lesion+spread", "own", 0.0, "the network pools over it.\n"),
+        ("joint", "gap+found+spread", "own", 0.0, "finds the lesion by itself, and is not told.\n"),
         ("shared", "gap+found+spread", "common", 0.25, "finds the lesion by itself, and is not told.\n"),
-        ("shared", "gap+found+spread", "per-phase", 0.25, "did not follow a lesion that was moved.\n"),
+        ("shared", "gap+found+spread", "own", 0.25, "did not follow a lesion that was moved.\n"),
         ("shared", "gap+found+spread", "common", 0.0, "did not follow a lesion that was moved.\n"),
     ],
 )
