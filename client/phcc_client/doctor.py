@@ -103,7 +103,7 @@ def gpu(home: Home) -> Check:
                 f"cpu as configured, but there is a GPU: {_gpu(0)}",
                 "Run phcc-client set device=cuda",
             )
-        return ok("device", f"cpu as configured, {os.cpu_count()} cores, no GPU")
+        return ok("device", f"cpu as configured, {os.cpu_count()} cores, {_bf16('cpu')}, no GPU")
     if not count:
         return failed("device", f"{', '.join(wanted)} asked for, no usable GPU ({_driver()})", _no_gpu())
     numbers = [int(device.partition(":")[2] or 0) for device in wanted]
@@ -250,11 +250,16 @@ def _enough(name: str, text: str, have: int, least: int, enough: int, remedy: st
 def _gpu(number: int) -> str:
     import torch
 
+    found = torch.cuda.get_device_properties(number)
+    return f"cuda:{number} {found.name}, {found.total_memory / GIB:.0f} GiB, {_bf16(f'cuda:{number}')}"
+
+
+def _bf16(device: str) -> str:
+    import torch
+
     from phcc_client.devices import has_bf16
 
-    found = torch.cuda.get_device_properties(number)
-    bf16 = "bf16" if has_bf16(torch.device("cuda", number)) else "no bf16"
-    return f"cuda:{number} {found.name}, {found.total_memory / GIB:.0f} GiB, {bf16}"
+    return "bf16" if has_bf16(torch.device(device)) else "no bf16"
 
 
 def _driver() -> str:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from phcc_client.announcement import card_of
-from phcc_client.devices import has_bf16
+from phcc_client.devices import has_bf16, without_bf16
 from phcc_client.guard import failure_of, may_leave
 from phcc_client.kept_scores import KeptScores
 from phcc_client.memory import SiteMemory
@@ -320,7 +320,7 @@ class Session:
         if not settings.bf16 or share.agreed(has_bf16(self.device), self.device):
             return study
         if share.rank == 0:
-            self.note("bf16 is not supported by this card: float32")
+            self.note(without_bf16(self.device))
         return study.model_copy(update={stage: settings.model_copy(update={"bf16": False})})
 
     def _checked(self, order: TrainOrder | EvaluateOrder) -> StudyConfig:

@@ -27,6 +27,7 @@ from phcc_simulation.federation import MemorySites
 from phcc_simulation.launcher import Launch, launch
 from phcc_simulation.phantom.check import check_visibility
 from phcc_simulation.phantom.write import write_phantom
+from phcc_simulation.precision import as_able
 from phcc_simulation.prediction import score_images
 from phcc_simulation.study_run import StudyRun
 from phcc_simulation.workspace import Preparer, Workspace
@@ -54,15 +55,17 @@ def run_study(
     Raises:
         PhccError: what is wrong, in one line; what was finished is kept.
     """
-    study = load_study(find_study(study_name), overrides)
+    study, said = as_able(load_study(find_study(study_name), overrides), device)
     if arms:
         study = study.model_copy(
             update={"evaluation": study.evaluation.model_copy(update={"arms": tuple(arms)})}
         )
     refuse_unknown_arms(study)
     out = out.expanduser().resolve()
-    _begin(out, study)
     with Screen(console) as screen:
+        if said:
+            screen.note(said)
+        _begin(out, study)
         workspace = Preparer(out, jobs, screen.files).prepare(study)
         plan_arms(study.evaluation.arms, study, workspace.centres)
         side_by_side = min(os.cpu_count() or 1, len(workspace.centres))

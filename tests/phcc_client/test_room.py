@@ -15,7 +15,13 @@ import torch
 from builders import CENTRES, evaluate_order, open_sessions, tiny_study, train_order
 
 from phcc_client import devices, machine_notes, service_commands, session, worker
-from phcc_client.devices import has_bf16, is_out_of_memory, must_be_there
+from phcc_client.devices import (
+    has_bf16,
+    is_out_of_memory,
+    must_be_there,
+    processor_has_bf16,
+    without_bf16,
+)
 from phcc_client.home import ClientSettings, Home
 from phcc_client.machine_notes import KEPT, NOTES, latest, note
 from phcc_client.room import Room, most_at_once
@@ -186,12 +192,14 @@ def test_bf16_is_used_where_the_device_has_it_and_told_where_not(
             encoding="fp32",
         ),
     )
+    monkeypatch.setattr(session, "has_bf16", lambda device: True)
     float32 = alma.train(plain).arrays[keys.CHANGE].tobytes()
     assert alma.train(short).arrays[keys.CHANGE].tobytes() != float32
     assert told == []
     monkeypatch.setattr(session, "has_bf16", lambda device: False)
     assert alma.train(short).arrays[keys.CHANGE].tobytes() == float32
-    assert told == ["bf16 is not supported by this card: float32"]
+    assert told == ["bf16 is not supported by this processor: float32"]
+    assert without_bf16(torch.device("cuda:1")) == "bf16 is not supported by this card: float32"
 
 
 def test_a_card_that_only_emulates_bf16_does_not_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +209,25 @@ def test_a_card_that_only_emulates_bf16_does_not_have_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     assert not has_bf16(torch.device("cuda:1"))
-    assert has_bf16(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "able"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 amx_bf16 amx_tile\n", True),  # Xeon with AMX
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", True),  # EPYC of the fourth generation
+        ("processor\t: 0\nflags\t\t: fpu avx2 fma\nbugs\t\t: avx512_bf16\n", False),  # of the third
+        ("processor\t: 0\nFeatures\t: fp asimd i8mm bf16\n", True),  # Arm
+        ("processor\t: 0\nFeatures\t: fp asimd svebf16x\n", False),
+        ("flags\t\t: avx512_bf16\n\nflags\t\t: avx2\n", False),  # cores of two kinds
+        ("", False),
+    ],
+)
+def test_a_processor_has_bf16_where_linux_says_so(tmp_path: Path, cpuinfo: str, able: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo, encoding="utf-8")
+    assert processor_has_bf16(tmp_path / "cpuinfo") == able
+    assert not processor_has_bf16(tmp_path / "elsewhere")
+    assert has_bf16(torch.device("cpu")) == processor_has_bf16()
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +240,8 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"can use no GPUs here.*doctor"):
         must_be_there(("cuda",))
+    with pytest.raises(ConfigError, match=r"gpu is no device that torch knows"):
+        must_be_there(("gpu",))
 
 
 def test_a_note_is_kept_once_with_its_last_time_and_shown(tmp_path: Path) -> None:

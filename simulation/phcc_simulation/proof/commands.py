@@ -20,6 +20,7 @@ from phcc_model.storage import write_atomically
 from phcc_model.study_file import load_study
 from phcc_server.report.again import read_summary
 from phcc_simulation.finished import STUDY_FILE
+from phcc_simulation.precision import as_able
 from phcc_simulation.proof.children import SeedPlan, run_side_by_side
 from phcc_simulation.proof.claims_page import COMBINED, claims_page, read_told
 from phcc_simulation.proof.combine import combine
@@ -64,10 +65,14 @@ def run_seeds(
     began = time.monotonic()
     todo: list[SeedPlan] = []
     finished: list[SeedPlan] = []
+    said = ""
     for seed in dict.fromkeys(seeds):
-        folder, study = out / f"seed-{seed}", seed_study(study_name, overrides, arms, seed)
+        folder = out / f"seed-{seed}"
+        study, said = as_able(seed_study(study_name, overrides, arms, seed), device)
         words = _words(study_name, folder, study, arms, overrides, device)
         (finished if _covered(folder, study) else todo).append(SeedPlan(seed, folder, words))
+    if said:
+        _say(said)
     for plan in finished:
         _say(f"seed {plan.seed}: finished before")
     failed: dict[int, str] = {}

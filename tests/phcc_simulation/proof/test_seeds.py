@@ -15,6 +15,7 @@ import pytest
 
 from phcc_model.errors import ConfigError
 from phcc_model.study_file import load_study
+from phcc_simulation import precision
 from phcc_simulation.cli import main
 from phcc_simulation.proof import children, commands
 from phcc_simulation.proof.commands import run_seeds, seed_study
@@ -93,6 +94,23 @@ def test_a_second_start_skips_what_is_finished_and_covers_the_arms(
     assert asked(tmp_path) == 2
     run_seeds("demo", tmp_path, [0], ["full"], [*SET, "finetune.rounds=9"], 1, "cpu")
     assert asked(tmp_path) == 3
+
+
+def test_where_there_is_no_bf16_a_seed_is_one_of_the_study_in_float32(
+    made: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds(tmp_path, 0)
+    short = [*SET, "pretrain.bf16=true"]
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    run_seeds("demo", tmp_path, [0], ["full"], short, 1, "cpu")
+    said = capsys.readouterr().out
+    assert "bf16 is not supported by this processor: float32" in said
+    assert "seed 0: finished before" in said
+    assert asked(tmp_path) == 1
+    # Where there is bfloat16 it is another study.
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    run_seeds("demo", tmp_path, [0], ["full"], short, 1, "cpu")
+    assert asked(tmp_path) == 2
 
 
 def test_a_seed_that_fails_is_named_and_the_others_go_on(
