@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from phcc_model.errors import StorageError
-from phcc_model.supervision import STATUS, is_locked, read_status
+from phcc_model.supervised import STATUS, is_locked, read_status
 
 log = logging.getLogger(__name__)
 

@@ -1,44 +1,33 @@
 """Keeps a machine's programs running: starts them, restarts them when they end, stops them together.
 
-One supervisor serves one folder, held by a lock for as long as it lives. What it knows stands in
-``supervisor.json``, for whoever asks how things are; every program writes to a log of its own. Programs that
-an earlier supervisor left behind (it was killed, say) are found by a mark in their environment, and stopped
-before their successors start.
+One supervisor serves one folder and says in it how things are (`supervised`); every program writes to a log of
+its own. Programs that an earlier supervisor left behind (it was killed, say) are found by their mark (`marked`),
+and stopped before their successors start.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-import psutil
-
 from phcc_model.errors import StorageError
+from phcc_model.marked import GRACE_S, MARK, stop_marked
+from phcc_model.supervised import STATUS, TICK_S, ProgramStatus, Status, is_locked, locked, read_status
 
-MARK = "PHCC_SUPERVISED"
-"""Environment variable by which a supervisor's programs are found again; its value is the folder."""
-STATUS = "supervisor.json"
-LOCK = "supervisor.lock"
-TICK_S = 0.25
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
 STEADY_S = 60.0
 """A program that ran so long is well: its next pause is the shortest again."""
-GRACE_S = 15.0
-"""Between a program being asked to stop and being killed."""
 LARGEST_LOG = 20 * 2**20
-LOCK_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -56,38 +45,6 @@ class Program:
     command: Sequence[str]
     environment: Mapping[str, str]
     longest_pause_s: float = LONGEST_PAUSE_S
-
-
-@dataclass(frozen=True)
-class ProgramStatus:
-    """How one program is.
-
-    Attributes:
-        name: of the program.
-        pid: of its process; None while it is down.
-        since: seconds since the epoch of its last start (or end, while it is down).
-        restarts: starts after the first one.
-        last_exit: exit code of the process before this one; negative: the signal that ended it.
-    """
-
-    name: str
-    pid: int | None
-    since: float
-    restarts: int = 0
-    last_exit: int | None = None
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a supervisor and its programs are: what ``supervisor.json`` holds."""
-
-    pid: int
-    started: float
-    programs: tuple[ProgramStatus, ...] = ()
-
-    def to_json(self) -> str:
-        """For the file."""
-        return json.dumps(asdict(self), indent=1)
 
 
 @dataclass
@@ -134,7 +91,7 @@ class Supervisor:
         Raises:
             StorageError: another supervisor serves this folder, or the folder cannot be written.
         """
-        with _locked(self.folder):
+        with locked(self.folder):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
             stop_marked(self.folder)
@@ -211,17 +168,6 @@ class Supervisor:
         (self.folder / STATUS).unlink(missing_ok=True)
 
 
-def read_status(folder: Path) -> Status | None:
-    """How the supervisor of a folder is; None where none is running."""
-    try:
-        plain = json.loads((folder / STATUS).read_text(encoding="utf-8"))
-        programs = tuple(ProgramStatus(**program) for program in plain["programs"])
-        status = Status(int(plain["pid"]), float(plain["started"]), programs)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return status if is_locked(folder) else None
-
-
 def start_detached(folder: Path, command: Sequence[str], patience_s: float = 30.0) -> Status:
     """Start a supervisor as a process of its own that outlives this one.
 
@@ -278,35 +224,6 @@ def stop_detached(folder: Path, patience_s: float = 60.0) -> bool:
     return True
 
 
-def stop_marked(folder: Path) -> int:
-    """Stop every process that bears the folder's mark, children of children included; how many there were.
-
-    Flower puts some of its processes into sessions of their own, so a process group does not reach them.
-    """
-    found = len(_marked(folder))
-    for stop, patience in ((psutil.Process.terminate, GRACE_S), (psutil.Process.kill, 5.0)):
-        processes = _marked(folder)
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                stop(process)
-        psutil.wait_procs(processes, timeout=patience)
-        if not _marked(folder):
-            break
-    return found
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a supervisor serves this folder now."""
-    try:
-        with (folder / LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def program_path(name: str) -> str:
     """The program that was installed beside this Python, or the one on the PATH.
 
@@ -318,46 +235,6 @@ def program_path(name: str) -> str:
     if found is None:
         raise StorageError("is not installed", where=name, remedy=f"Install {name} and try again")
     return found
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("ab")
-    except OSError as error:
-        raise StorageError(f"cannot be written ({error.strerror})", where=str(folder)) from error
-    with file:
-        for attempt in range(LOCK_ATTEMPTS):  # who only asks whether it is locked holds it for a moment
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if attempt == LOCK_ATTEMPTS - 1:
-                    raise StorageError(
-                        "is running already", where=str(folder), remedy="Stop it first"
-                    ) from error
-                time.sleep(TICK_S)
-        yield
-
-
-def _marked(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            zombie = process.status() == psutil.STATUS_ZOMBIE
-            if process.pid != os.getpid() and not zombie and _bears_mark(process, folder):
-                found.append(process)
-    return found
-
-
-def _bears_mark(process: psutil.Process, folder: Path) -> bool:
-    """By its environment; one of our own user's that hides it (Flower's SuperExec does) by its arguments."""
-    try:
-        return process.environ().get(MARK) == str(folder)
-    except psutil.AccessDenied:
-        own = process.uids().real == os.getuid()
-        return own and any(word.startswith(f"{folder}{os.sep}") for word in process.cmdline())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,7 @@ from phcc_client.policy import Policy, Standing
 from phcc_client.spool import Spool
 from phcc_model.contract import keys
 from phcc_model.monitoring import MACHINE, Measures, add_machine, serving
-from phcc_model.supervision import read_status
+from phcc_model.supervised import read_status
 
 PREFIX = "phcc_client"
 STANDINGS: tuple[str, ...] = get_args(Standing)

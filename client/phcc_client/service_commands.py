@@ -20,7 +20,8 @@ from phcc_client.spool import Spool
 from phcc_client.supernode import programs
 from phcc_model.command_line import EXIT_ERROR
 from phcc_model.contract import keys
-from phcc_model.supervision import read_status, start_detached, stop_detached
+from phcc_model.supervised import read_status
+from phcc_model.supervision import start_detached, stop_detached
 
 console = Console(soft_wrap=True, highlight=False, emoji=False, markup=False)
 

@@ -13,11 +13,12 @@ from phcc_model.errors import ConfigError, PhccError, StorageError
 from phcc_model.shipped import find_study
 from phcc_model.storage import write_atomically
 from phcc_model.study_file import dump_study, load_study, read_text
-from phcc_model.supervision import read_status
+from phcc_model.supervised import read_status
 from phcc_server import backup as backups
 from phcc_server import certificates, front_door, log_files
-from phcc_server.hospitals import Register, reconcile
+from phcc_server.hospitals import Register
 from phcc_server.instance import Instance
+from phcc_server.nodes import reconcile
 from phcc_server.options import console
 
 

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from phcc_model.errors import PhccError, RoundError
-from phcc_server.hospitals import Register, reconcile
+from phcc_server.hospitals import Register
 from phcc_server.instance import Instance
+from phcc_server.nodes import reconcile
 from phcc_server.run_folder import RunFolder
 from phcc_server.superlink import Control
 from phcc_server.watchman import Watchman

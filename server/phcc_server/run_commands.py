@@ -16,7 +16,8 @@ from phcc_model.command_line import EXIT_ERROR
 from phcc_model.errors import ConfigError, PhccError, RoundError
 from phcc_model.shipped import find_study
 from phcc_model.study_file import load_study
-from phcc_model.supervision import read_status, start_detached, stop_detached
+from phcc_model.supervised import read_status
+from phcc_model.supervision import start_detached, stop_detached
 from phcc_server import front_door, service
 from phcc_server.certificates import expiry
 from phcc_server.health import is_serving

@@ -39,11 +39,13 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from phcc_model.contract.enrolment import public_text, read_public
 from phcc_model.errors import RoundError
+from phcc_model.marked import GRACE_S
 from phcc_model.study_file import read_text
-from phcc_model.supervision import GRACE_S, TICK_S, Program, program_path, read_status
+from phcc_model.supervised import TICK_S, read_status
+from phcc_model.supervision import Program, program_path
 from phcc_server.bundle import README, bundle
-from phcc_server.hospitals import Node
 from phcc_server.instance import Instance
+from phcc_server.nodes import Node
 
 INSTANCE_VARIABLE = "PHCC_SERVER_INSTANCE"
 NAME = "superlink"

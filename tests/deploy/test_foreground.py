@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from phcc_client.home import ClientSettings, Home
-from phcc_model.supervision import STATUS
+from phcc_model.supervised import STATUS
 from phcc_server.instance import Instance
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"

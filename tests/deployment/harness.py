@@ -20,7 +20,9 @@ from typing import Any
 import psutil
 import yaml
 
-from phcc_model.supervision import MARK, read_status, stop_detached, stop_marked
+from phcc_model.marked import MARK, stop_marked
+from phcc_model.supervised import read_status
+from phcc_model.supervision import stop_detached
 
 PROGRAMS = Path(sys.executable).parent
 PORTS = range(20_000, 32_000)

@@ -17,7 +17,7 @@ from phcc_client import app, clientapp
 from phcc_client.records import ARRAYS, FIELDS, KIND
 from phcc_model.contract import keys
 from phcc_model.contract.wire import Message
-from phcc_model.supervision import MARK
+from phcc_model.marked import MARK
 
 KEPT = "first-reply"
 

@@ -19,7 +19,7 @@ from phcc_client.policy import Policy
 from phcc_client.spool import Spool
 from phcc_model.contract.messages import Failure
 from phcc_model.study_file import dump_study
-from phcc_model.supervision import ProgramStatus, Status, _locked
+from phcc_model.supervised import ProgramStatus, Status, locked
 
 FAILED = Failure(package="0.1.0", site="H1", code="data", line="one line")
 SMI = "#!/bin/sh\necho '0, 1024, 81920'\necho '1, 0, 81920'\n"
@@ -52,7 +52,7 @@ def busy(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     (programs / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     running = ProgramStatus("supernode", 4, 5.0), ProgramStatus("worker", None, 6.0, 3, 1)
-    with _locked(home.folder):
+    with locked(home.folder):
         (home.folder / "supervisor.json").write_text(Status(3, 1.0, running).to_json())
         yield home
 

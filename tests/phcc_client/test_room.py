@@ -35,7 +35,7 @@ from phcc_model.contract.manifest import Manifest
 from phcc_model.contract.messages import TrainOrder, TrainReply
 from phcc_model.errors import ConfigError, TrainingError
 from phcc_model.pretrain import SWFCMAE
-from phcc_model.supervision import Status
+from phcc_model.supervised import Status
 
 STUDY = tiny_study(model={"drop_path": 0.3}, pretrain={"rounds": 3})
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -13,7 +13,7 @@ from scraping import samples
 
 from phcc_model import monitoring
 from phcc_model.monitoring import MACHINE, Measures, add_machine, serving
-from phcc_model.supervision import STATUS, Status, _locked
+from phcc_model.supervised import STATUS, Status, locked
 
 TOLD = MACHINE | {"things": "Things by kind", "done_total": "Things done"}
 
@@ -71,7 +71,7 @@ def test_a_folder_that_nobody_serves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"pid": 1}', '{"pid": 1, "started": 1, "programs": [3]}'])
 def test_a_status_that_is_damaged_is_no_status(tmp_path: Path, damage: str) -> None:
-    with _locked(tmp_path):
+    with locked(tmp_path):
         (tmp_path / STATUS).write_text(damage)
         measures = Measures("t", TOLD)
         add_machine(measures, tmp_path)
@@ -80,7 +80,7 @@ def test_a_status_that_is_damaged_is_no_status(tmp_path: Path, damage: str) -> N
 
 
 def test_a_whole_status_is_told(tmp_path: Path) -> None:
-    with _locked(tmp_path):
+    with locked(tmp_path):
         (tmp_path / STATUS).write_text(Status(os.getpid(), 1.0).to_json())
         measures = Measures("t", TOLD)
         add_machine(measures, tmp_path)

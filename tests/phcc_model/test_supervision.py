@@ -14,15 +14,9 @@ import psutil
 import pytest
 
 from phcc_model.errors import StorageError
-from phcc_model.supervision import (
-    Status,
-    _bears_mark,
-    is_locked,
-    read_status,
-    start_detached,
-    stop_detached,
-    stop_marked,
-)
+from phcc_model.marked import _bears_mark, stop_marked
+from phcc_model.supervised import Status, is_locked, read_status
+from phcc_model.supervision import start_detached, stop_detached
 
 SERVE = """
 import os, sys

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from phcc_model.command_line import run_program
 from phcc_model.contract.enrolment import Kit, fingerprint, make_admission, public_text, read_file, write_file
 from phcc_model.errors import RoundError
-from phcc_model.supervision import Status
+from phcc_model.supervised import Status
 from phcc_server import admin_commands, cli, superlink
-from phcc_server.hospitals import Node
 from phcc_server.instance import Instance
+from phcc_server.nodes import Node
 
 KEYS = [ec.generate_private_key(ec.SECP384R1()) for _ in range(2)]
 Run = Callable[..., str]

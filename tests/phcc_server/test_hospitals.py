@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from phcc_model.contract.enrolment import Admission, Kit, StudyCard, make_admission, public_text, write_file
 from phcc_model.errors import ContractError, PhccError, StorageError
-from phcc_server.hospitals import Node, Register, reconcile
+from phcc_server.hospitals import Register
+from phcc_server.nodes import Node, reconcile
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 KEYS = [ec.generate_private_key(ec.SECP384R1()) for _ in range(4)]

@@ -11,9 +11,9 @@ from builders import tiny_study
 
 from phcc_model.errors import RoundError
 from phcc_server import keeper as keeper_module
-from phcc_server.hospitals import Node
 from phcc_server.instance import Instance
 from phcc_server.keeper import FRUITLESS, Keeper
+from phcc_server.nodes import Node
 from phcc_server.run_folder import RunFolder
 
 

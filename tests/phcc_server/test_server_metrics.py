@@ -11,12 +11,13 @@ import pytest
 from builders import tiny_study
 from scraping import exposition, samples
 
-from phcc_model.supervision import ProgramStatus, Status, _locked
+from phcc_model.supervised import ProgramStatus, Status, locked
 from phcc_server import metrics
-from phcc_server.hospitals import Node, Register
+from phcc_server.hospitals import Register
 from phcc_server.instance import Instance
 from phcc_server.ledger import Ledger, RoundRecord, SiteRecord, ValidationRecord
 from phcc_server.metrics import METRICS, PREFIX, look
+from phcc_server.nodes import Node
 from phcc_server.rounds import RoundStatus
 from phcc_server.run_folder import RunFolder
 
@@ -81,7 +82,7 @@ def flower(monkeypatch: pytest.MonkeyPatch, instance: Instance) -> Iterator[None
     monkeypatch.setattr(metrics, "is_serving", lambda _port: True)
     monkeypatch.setattr(metrics, "Control", Control)
     programs = ProgramStatus("superlink", 4, 5.0, 2, -9), ProgramStatus("keeper", None, 6.0)
-    with _locked(instance.folder):
+    with locked(instance.folder):
         (instance.folder / "supervisor.json").write_text(Status(3, 1.0, programs).to_json())
         yield
 

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from phcc_model.errors import RoundError
-from phcc_model.supervision import Program, ProgramStatus, Supervisor, read_status
+from phcc_model.supervised import ProgramStatus, read_status
+from phcc_model.supervision import Program, Supervisor
 from phcc_server import certificates, superlink
 from phcc_server.instance import Instance
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from phcc_model.marked import MARK, stop_marked
 from phcc_model.storage import locked, storage_error
-from phcc_model.supervision import MARK, stop_marked
 from phcc_server.journal import Event, Journal
 from phcc_simulation.commands import JOURNAL
 
