@@ -27,7 +27,7 @@ from phcc_simulation.federation import MemorySites
 from phcc_simulation.launcher import Launch, launch
 from phcc_simulation.phantom.check import check_visibility
 from phcc_simulation.phantom.write import write_phantom
-from phcc_simulation.precision import as_able
+from phcc_simulation.precision import as_able, in_words
 from phcc_simulation.prediction import score_images
 from phcc_simulation.study_run import StudyRun
 from phcc_simulation.workspace import Preparer, Workspace
@@ -73,12 +73,14 @@ def run_study(
         journal = Journal(out / JOURNAL)
         journal.path.unlink(missing_ok=True)
         runtime = Runtime(device, threads)
+        each = f"{threads} thread{'s' if threads > 1 else ''}"
         if in_memory:
+            screen.note(f"training in this process: {each}, {in_words(study)}")
             StudyRun(study, out, runtime, jobs, Journal(journal.path, screen.event)).run(_sessions(runtime))
         else:
             screen.note(
                 f"starting Flower: {len(workspace.centres)} virtual centres, {side_by_side} at a time, "
-                f"{threads} thread{'s' if threads > 1 else ''} each"
+                f"{each} each, {in_words(study)}"
             )
             plan = Launch(out, len(workspace.centres), side_by_side, threads, device)
             for event in launch(plan, journal):

@@ -33,3 +33,9 @@ def as_able(study: StudyConfig, device: str) -> tuple[StudyConfig, str]:
         "finetune": study.finetune.model_copy(update={"bf16": False}),
     }
     return study.model_copy(update=settings), without_bf16(torch.device(device))
+
+
+def in_words(study: StudyConfig) -> str:
+    """In what arithmetic the two stages train."""
+    first, second = ("bf16" if stage.bf16 else "float32" for stage in (study.pretrain, study.finetune))
+    return first if first == second else f"{first} in stage 1, {second} in stage 2"

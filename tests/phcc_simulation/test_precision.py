@@ -1,4 +1,4 @@
-"""A study that asks for bfloat16, on machines with it and without."""
+"""What a simulation takes from its machine: arithmetic and devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from builders import tiny_study
 from phcc_model.errors import ConfigError
 from phcc_simulation import precision
 from phcc_simulation.commands import run_study
-from phcc_simulation.precision import as_able
+from phcc_simulation.precision import as_able, in_words
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
@@ -42,3 +42,9 @@ def test_a_device_that_is_not_there_is_told_before_any_patient_is_made(
         run_study("demo", tmp_path / "out", [], [], None, 1, device, in_memory=True)
     assert raised.value.where == f"--device {device}"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_arithmetic_of_both_stages_is_told() -> None:
+    assert in_words(tiny_study()) == "float32"
+    assert in_words(tiny_study(pretrain={"bf16": True}, finetune={"bf16": True})) == "bf16"
+    assert in_words(tiny_study(pretrain={"bf16": True})) == "bf16 in stage 1, float32 in stage 2"
