@@ -1,4 +1,4 @@
-"""The programs that a supervisor started, found by a mark in their environment, whoever started or left them."""
+"""The programs that a supervisor started, found by a mark in their environment even where it is gone."""
 
 from __future__ import annotations
 
