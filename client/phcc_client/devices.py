@@ -45,7 +45,7 @@ def must_be_there(
             raise ConfigError(f"{name} is no device that torch knows", where=where, remedy=remedy) from error
         if device.type == "cuda" and (device.index or 0) >= count:
             raise ConfigError(
-                f"{name} is configured, torch can use {count or 'no'} GPU{'' if count == 1 else 's'} here",
+                f"{name} is asked for, torch can use {count or 'no'} GPU{'' if count == 1 else 's'} here",
                 where=where,
                 remedy=remedy,
             )

@@ -235,7 +235,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     must_be_there(("cuda", "cuda:0"))
-    with pytest.raises(ConfigError, match=r"cuda:1 is configured, torch can use 1 GPU here"):
+    with pytest.raises(ConfigError, match=r"cuda:1 is asked for, torch can use 1 GPU here"):
         must_be_there(("cuda:0", "cuda:1"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"can use no GPUs here.*doctor"):
