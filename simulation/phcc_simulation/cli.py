@@ -16,7 +16,7 @@ from phcc_simulation.explain_cli import register as register_explain
 from phcc_simulation.judge_cli import register as register_judge
 from phcc_simulation.probe_cli import register as register_probe
 from phcc_simulation.proof.cli import register as register_proof
-from phcc_simulation.proof.cli import register_claims
+from phcc_simulation.proof.cli import register_claims, register_taking_part
 from phcc_simulation.real.cli import register as register_real
 
 app = typer.Typer(
@@ -128,6 +128,7 @@ register_explain(app)
 register_probe(app)
 register_proof(app)
 register_claims(app)
+register_taking_part(app)
 register_judge(app)
 register_real(app)
 

@@ -1,4 +1,4 @@
-"""``phcc-simulate seeds``, ``combine``, ``compare``, ``claims``: a study over seeds, and what they say."""
+"""``phcc-simulate seeds``, ``combine``, ``compare``, ``claims``, ``taking-part``: a study over seeds."""
 
 from __future__ import annotations
 
@@ -86,6 +86,29 @@ def register_claims(app: typer.Typer) -> None:
         from phcc_simulation.proof.commands import write_claims
 
         write_claims([one.expanduser().resolve() for one in studies], out.expanduser().resolve())
+
+
+def register_taking_part(app: typer.Typer) -> None:
+    """Add the command that says what a centre gains by taking part."""
+
+    @app.command("taking-part")
+    def taking_part_command(
+        whole: Annotated[Path, typer.Argument(help="Folder of seeds in which every centre takes part.")],
+        without: Annotated[
+            list[Path], typer.Argument(help="Folders of the same seeds, each with one centre left out.")
+        ],
+        out: Annotated[Path, typer.Option("--out", help="Folder of the page and its picture.")],
+    ) -> None:
+        """Say what a centre gains by taking part: on its own test patients, with it, without it, by itself.
+
+        The seeds without a centre are run with --set data.centres.leave_out=CENTRE and the arm full.
+
+        Example: phcc-simulate taking-part runs/study runs/without-C1 runs/without-C2 --out runs/taking-part
+        """
+        from phcc_simulation.proof.taking_part_command import show_taking_part
+
+        folders = [one.expanduser().resolve() for one in without]
+        show_taking_part(whole.expanduser().resolve(), folders, out.expanduser().resolve())
 
 
 def whole_numbers(text: str, option: str = "--seeds") -> list[int]:

@@ -72,16 +72,16 @@ def run_seeds(
         words = _words(study_name, folder, study, arms, overrides, device)
         (finished if _covered(folder, study) else todo).append(SeedPlan(seed, folder, words))
     if said:
-        _say(said)
+        say(said)
     for plan in finished:
-        _say(f"seed {plan.seed}: finished before")
+        say(f"seed {plan.seed}: finished before")
     failed: dict[int, str] = {}
     if todo:
         at_once = min(at_once, len(todo))
-        _say(
+        say(
             f"{len(todo)} seed{'' if len(todo) == 1 else 's'} to run, {at_once} side by side, one thread each"
         )
-        pace = SeedsPace([plan.seed for plan in todo], at_once, _say)
+        pace = SeedsPace([plan.seed for plan in todo], at_once, say)
         failed = run_side_by_side(todo, at_once, out, pace.started, pace.event, pace.ended)
     try:
         combine_seeds(out)
@@ -89,7 +89,7 @@ def run_seeds(
         if not failed:
             raise
         errors.print(f"[bold red]error:[/] {plain(str(error))}")
-    _say(f"done in {time.monotonic() - began:.0f} s")
+    say(f"done in {time.monotonic() - began:.0f} s")
     for seed, failure in failed.items():
         errors.print(f"[bold red]error:[/] seed {seed}: {plain(failure)}")
     if failed:
@@ -106,11 +106,11 @@ def combine_seeds(out: Path, replicates: int = REPLICATES) -> Combined:
     """
     runs, left_out = read_runs(out)
     arms = len({arm for run in runs for arm in run.arms})
-    _say(f"combining: seeds {len(runs)}, arms {arms}; about a minute where patients and arms are many")
+    say(f"combining: seeds {len(runs)}, arms {arms}; about a minute where patients and arms are many")
     found = combine(runs, left_out, replicates=replicates)
     pictures = drawings(found, runs)
     for one in pictures:
-        _write_picture(out, one)
+        write_picture(out, one)
     shown = [(f"{one.picture.name}.svg", one.picture.title, one.picture.caption) for one in pictures]
     write_atomically(out / COMBINED_TEXT, markdown(found, shown, configuration(runs[0].study, found)))
     write_atomically(out / COMBINED, found.model_dump_json(indent=2) + "\n")
@@ -132,12 +132,12 @@ def compare_conditions(folders: Sequence[Path], out: Path) -> None:
     refuse_names([folder.name for folder in folders])
     found = []
     for folder in folders:
-        _say(f"combining {folder.name}")
+        say(f"combining {folder.name}")
         runs, left_out = read_runs(folder)
         found.append(Condition(folder.name, runs[0].study, combine(runs, left_out)))
     refuse_unlike(found)
     page = comparison(found)
-    _write_picture(out, picture(found))
+    write_picture(out, picture(found))
     write_atomically(out / COMPARISON, page)
     figures = {one.name: one.found.model_dump(mode="json") for one in found}
     write_atomically(out / COMPARED, json.dumps(figures, indent=2) + "\n")
@@ -216,10 +216,12 @@ def _covered(folder: Path, study: StudyConfig) -> bool:
     return same and set(arms) <= set(summary.arms)
 
 
-def _write_picture(out: Path, one: Drawing) -> None:
+def write_picture(out: Path, one: Drawing) -> None:
+    """A picture beside its page, as SVG and as PNG."""
     write_atomically(out / f"{one.picture.name}.svg", one.picture.document)
     write_atomically(out / f"{one.picture.name}.png", one.png)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line of progress, with the time."""
     console.print(Text(f"{time.strftime('%H:%M:%S')} {text}"))
