@@ -94,9 +94,6 @@ class FinetuneSettings(Section):
     layer_decay: float = Field(0.8, gt=0.0, le=1.0)
     weight_decay: float = Field(0.05, ge=0.0)
     warmup: Fraction = 0.1
-    round_warmup: Fraction = Field(
-        0.0, description="share of each round's steps in which a site's rate climbs from zero"
-    )
     freeze_encoder_rounds: int = Field(0, ge=0)
     positive_weight: Literal["balanced", "none"] = "balanced"
     label_fraction: float = Field(1.0, gt=0.0, le=1.0)
@@ -128,7 +125,6 @@ _ADDED_LATER = (
     ("model.classifier", "look", "own"),
     ("pretrain", "mask_block", [1, 1, 1]),
     ("pretrain", "round_warmup", 0.0),
-    ("finetune", "round_warmup", 0.0),
     ("finetune", "find_weight", 1.0),
     ("finetune", "find_moved", 0.0),
     ("federation", "server_learning_rate", 0.01),

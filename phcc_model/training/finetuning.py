@@ -181,7 +181,6 @@ def _recipe(study: StudyConfig) -> Recipe:
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         warmup=settings.warmup,
-        round_warmup=settings.round_warmup,
         rounds=settings.rounds,
         layer_decay=settings.layer_decay,
         proximal=federation.proximal if federation.algorithm == "fedprox" else 0.0,

@@ -278,7 +278,6 @@ def test_what_was_added_later_is_in_the_key_of_stage_1_only_where_it_is_said() -
     leave_unsaid(plain)
     assert not {"server_learning_rate", "server_betas", "server_tau"} & plain["federation"].keys()
     assert not {"mask_block", "round_warmup"} & plain["pretrain"].keys()
-    assert "round_warmup" not in plain["finetune"]
     said = StudyConfig.model_validate({"federation": {"server_tau": 0.5}})
     assert plan_arm("full", said, SITES).pretrain_key != plan_arm("full", StudyConfig(), SITES).pretrain_key
     assert said.digest != StudyConfig().digest

@@ -305,16 +305,15 @@ def test_fedprox_holds_a_site_near_the_global_weights(stage: Stage) -> None:
     assert distance(10.0)[0] < 0.9 * free
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_round_whose_rate_climbs_takes_its_first_step_at_half_the_rate(stage: Stage) -> None:
+def test_a_round_whose_rate_climbs_takes_its_first_step_at_half_the_rate() -> None:
     """A round of one step: climbing over all of it, the step is taken at the middle of the way up."""
     cases = tiny_cases(8)
     ways = []
     for share in (0.0, 1.0):
-        study = tiny_study(**{stage: {"round_warmup": share}})
-        model = start(stage, study)
+        study = tiny_study(pretrain={"round_warmup": share})
+        model = start("pretrain", study)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        assert run(stage, model, cases, study).steps == 1
+        assert run("pretrain", model, cases, study).steps == 1
         ways.append({name: p.detach() - before[name] for name, p in model.named_parameters()})
     assert any(float(way.abs().max()) > 1e-4 for way in ways[0].values())
     for name, way in ways[0].items():

@@ -49,7 +49,8 @@ def at_centre(whole: Sequence[SeedRun], without: Sequence[SeedRun], draws: Draws
         draws: how sure one wants to be.
 
     Raises:
-        ConfigError: `without` leaves no one out, is of another study or other patients, or shares no seed.
+        ConfigError: `without` leaves no one out who takes part, is of another study or other patients, or shares
+            no seed; or the arm ``full`` was not run.
         DataError: a case has two labels.
     """
     centre = _left_out(whole[0], without[0])
@@ -86,7 +87,12 @@ def _ways(whole: SeedRun, without: SeedRun, centre: str) -> SeedRun:
         LEFT_OUT: (without, FULL, EXTERNAL),
         ALONE: (whole, f"local:{centre}", INTERNAL),
     }
-    own = {key for key in whole.of(FULL, INTERNAL) if key[0] == centre}
+    for run in (whole, without):
+        if FULL not in run.arms:
+            raise _unlike(run, f"has not the arm {FULL}")
+    own = [key for key in whole.of(FULL, INTERNAL) if key[0] == centre]
+    if not own:
+        raise _unlike(without, f"leaves out {centre}, which does not take part in {whole.folder.name} either")
     rows: list[ScoredCase] = []
     arms = {}
     for way, (run, arm, split) in places.items():

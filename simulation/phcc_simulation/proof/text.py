@@ -103,7 +103,7 @@ def _of_full(found: Combined) -> Iterator[str]:
     if outside is None or inside is None:
         yield f"The arm {FULL} was not run: arms stand in the table, and no claim can be judged."
         return
-    told = {EXTERNAL: f"{_estimate(outside)} external", INTERNAL: f"{_estimate(inside)} internal"}
+    told = {EXTERNAL: f"{auc_in_words(outside)} external", INTERNAL: f"{auc_in_words(inside)} internal"}
     yield f"{FULL}: mean AUC {', '.join(told[split] for split in reversed(found.tests))}."
     best = found.best_possible_auc.get(CEILING)
     if best is not None and outside.value is not None:
@@ -184,7 +184,7 @@ def _areas(found: Combined) -> Iterator[str]:
     for arm in found.names:
         areas = {split: area for split in found.tests if (area := found.auc(arm, split)) is not None}
         judged = areas[found.split]
-        cells = [*map(_estimate, areas.values()), figure(judged.sd, 3), str(len(judged.seeds))]
+        cells = [*map(auc_in_words, areas.values()), figure(judged.sd, 3), str(len(judged.seeds))]
         yield line([plain(cell) for cell in (arm, *cells)])
     for what, best in found.best_possible_auc.items():
         yield line([f"best possible, {plain(what)}", *[f"{best:.3f}"] * len(found.tests), "", ""])
@@ -237,7 +237,8 @@ def _kind(found: Combined) -> str:
     return ", synthetic data" if found.synthetic else ""
 
 
-def _estimate(one: Figure) -> str:
+def auc_in_words(one: Figure) -> str:
+    """An AUC with its interval, or why there is none."""
     return estimate(one.value, one.ci, 3) if one.value is not None else f"not defined: {one.reason}"
 
 

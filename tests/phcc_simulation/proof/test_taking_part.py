@@ -101,7 +101,9 @@ def test_the_command_writes_page_picture_and_figures(
     row = next(line for line in page.splitlines() if line.startswith("| C1 |"))
     assert row.count(" (0.") + row.count(" (-0.") + row.count(" (1.") == 6  # every cell has its interval
     assert b"synthetic" in (tmp_path / "taking-part.svg").read_bytes()
-    (one,) = json.loads((tmp_path / "taking-part.json").read_text())
+    figures = json.loads((tmp_path / "taking-part.json").read_text())
+    assert figures["synthetic"] is True
+    (one,) = figures["centres"]
     assert set(one["gains"]) == {"takes part less left out", "takes part less alone", "left out less alone"}
     assert "what a centre gains" in capsys.readouterr().out
 
@@ -121,3 +123,16 @@ def test_what_cannot_be_compared_is_refused(made: Path, tmp_path: Path) -> None:
             at_centre(read_runs(made / "whole")[0], read_runs(tmp_path / name)[0], DRAWS)
     with pytest.raises(ConfigError, match="leaves out no centre"):
         found(made, "whole")
+    make_seed(tmp_path / "no-full" / "seed-0", 0, {"pooled": 1.0}, (LEAVE_OUT,))
+    with pytest.raises(ConfigError, match="has not the arm full"):
+        at_centre(read_runs(made / "whole")[0], read_runs(tmp_path / "no-full")[0], DRAWS)
+    make_seed(tmp_path / "outsider" / "seed-0", 0, {"full": 1.0}, ("data.centres.leave_out=X1",))
+    with pytest.raises(ConfigError, match="leaves out X1, which does not take part in seed-0 either"):
+        at_centre(read_runs(made / "whole")[0], read_runs(tmp_path / "outsider")[0], DRAWS)
+
+
+def test_a_centre_named_twice_is_refused(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["taking-part", str(made / "whole"), *[str(made / "without-C1")] * 2, "--out", str(made)])
+    assert ended.value.code == 1
+    assert "leaves out C1, as another folder does" in capsys.readouterr().err.replace("\n", " ")
