@@ -131,9 +131,10 @@ class Preparer:
         splits = split_entries(preparation.entries, assignment, study)
         path = self.out / "splits.json"
         if path.exists():
-            if read_splits(path).digest != splits.digest:
+            before = read_splits(path)
+            if before.digest != splits.digest:
                 raise SplitError(
-                    "this run's folder holds another split of the patients",
+                    f"this run's folder holds another split of the patients ({_told_apart(before, splits)})",
                     where=str(path),
                     remedy="Choose another --out, or remove the folder",
                 )
@@ -158,3 +159,10 @@ class Preparer:
                 self.out / "cache",
                 whole=whole,
             )
+
+
+def _told_apart(before: Splits, now: Splits) -> str:
+    """How many patients two splits have, and one who is in one of them alone: often a case was set aside once."""
+    names, others = ({place.patient for place in one.places} for one in (before, now))
+    alone = f", {min(names ^ others)} in one of them alone" if names != others else ""
+    return f"{len(names)} there, {len(others)} now{alone}"

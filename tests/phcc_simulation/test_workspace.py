@@ -136,6 +136,24 @@ def test_a_folder_with_another_split_of_the_patients_is_refused_and_left_alone(
     assert (workspace.out / "splits.json").read_bytes() == splits
 
 
+def test_a_patient_who_was_set_aside_before_is_named_when_the_split_differs(tmp_path: Path) -> None:
+    """As when an image was being copied while the run read it, and is whole when the run is begun again."""
+    data = write_data(tmp_path / "export")
+    study = study_of(data)
+    files = [file for file in data.rglob("*.nii.gz") if file.name.startswith("Alma2-0")]
+    whole = {file: file.read_bytes() for file in files}
+    assert whole
+    for file in files:
+        file.write_bytes(b"")
+    before = prepare(tmp_path / "run", study)
+    assert [one.patient for one in before.set_aside] == ["Alma2"]
+    for file, content in whole.items():
+        file.write_bytes(content)
+    count = len(before.splits.places)
+    with pytest.raises(SplitError, match=rf"\({count} there, {count + 1} now, Alma2 in one of them alone\)"):
+        prepare(tmp_path / "run", study)
+
+
 def test_an_arm_that_sees_a_single_phase_gets_the_same_patients_prepared_so(
     data: Path, tmp_path: Path
 ) -> None:
