@@ -13,8 +13,9 @@ OPEN = "*To be filled in by the authors.*"
 
 _WHAT = """\
 - What it does: a probability that {event}, from {images}.
-- How: a masked autoencoder with sample weights (SW-FCMAE), then a classifier with attention over phases, trained
-  by the centres together without an image leaving one. Re-implemented from an abstract (Qu et al., Insights into
+- How: a masked autoencoder with sample weights (SW-FCMAE), then a classifier that joins the phases (the
+  configuration says how: `model.phases`, `model.classifier.fusion`), trained by the centres together without an
+  image leaving one. Re-implemented from an abstract (Qu et al., Insights into
   Imaging 2025, doi 10.1186/s13244-025-01968-w); not a reproduction."""
 _USE = """\
 - For research on whether {event}, by people who read the limits below.

@@ -139,8 +139,8 @@ def _of_the_method(summary: Summary) -> dict[str, str]:
         "objective": f"Predict whether {about.event}, from {about.images}, with training over centres that keep "
         "their images",
         "preparation": "Crop around the lesion on one grid, normalised; see the configuration: data",
-        "model": "Masked autoencoder with sample weights, then a classifier with attention over phases, from "
-        "random weights; see the configuration: model",
+        "model": "Masked autoencoder with sample weights, then a classifier that joins the phases, from random "
+        "weights; see the configuration: model",
         "training": "Rounds over the centres; see the configuration (pretrain, finetune, federation) and the "
         f"table of rounds: {len(summary.rounds)} of them, {len(summary.incomplete)} incomplete",
         "selection": "The round with the lowest loss on pooled validation patients",
@@ -155,7 +155,7 @@ def _of_the_method(summary: Summary) -> dict[str, str]:
         "software": _versions(summary),
         "arms": f"Arms that differ in one thing each: {arms}" if arms else "",
         "explain": "Class activation maps per phase (HiResCAM; Grad-CAM where pooling is the plain mean) and "
-        "attention over phases, offered with a prediction",
+        "attention over phases where the model has it, offered with a prediction",
         "digests": "; ".join(f"{name} {digest}" for name, digest in summary.digests.items()),
         "limits": " ".join(wording.limitations(summary)),
     }
