@@ -19,86 +19,38 @@
     phase:<phase>      a single phase, normalised without the others
     pooled             all training patients in one place: what sharing images would give
     local:<centre>     one centre alone
+    pretrained-at:<centre>                stage 1 at one centre alone, stage 2 at all of them
+    finetuned-at:<centre>                 stage 1 at all of them, stage 2 at one centre alone
     afp ratio kinetics regions            logistic regression, no network: on alpha-fetoprotein; on one ratio of
                        two phases; on the lesion's mean and spread in each phase; on its rim and core as well
 
 A ``+`` adds what follows: ``pooled+no-pretraining``, ``full+labels-25``. ``<arm>+afp`` adds AFP to a score.
-``phase:*`` and ``local:*`` stand for one arm per phase of the study and per training centre. Stage 1 is the same
-for arms that differ only in what follows it: they share an `ArmPlan.pretrain_key`, and it need run once.
+``phase:*`` stands for one arm per phase of the study; ``local:*``, ``pretrained-at:*`` and ``finetuned-at:*`` for
+one per training centre. Stage 1 is the same for arms that differ only in what follows it: they share an
+`ArmPlan.pretrain_key`, and it need run once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from phcc_model.arm_changes import CHANGES, OF_PHASES, ONE_PLACE, ZONES, Changes, changes_of
 from phcc_model.config import EvaluationSettings, StudyConfig, leave_unsaid
 from phcc_model.errors import ConfigError
 
 Kind = Literal["federated", "pooled", "local", "baseline", "combined"]
-Changes = Mapping[str, Mapping[str, Any]]
 
 BASELINES = ("afp", "ratio", "kinetics", "regions")
 """Arms without a network."""
 COMBINED = "+afp"
-ZONES = "zones"
-
-_OF_PHASES = ("attention", "concat", "mean", "absolute", "difference", "relative")
-"""Ways to join phases, or to tell how they differ; phases that are channels of one volume are joined already."""
-
-_NO_PRETRAINING = {"rounds": 0}
-_CHANGES: dict[str, Changes] = {
-    "full": {},
-    "no-pretraining": {"pretrain": _NO_PRETRAINING},
-    "uniform": {"pretrain": {"weighting": {"mode": "uniform"}}},
-    "attention": {"model": {"classifier": {"fusion": "attention"}}},
-    "concat": {"model": {"classifier": {"fusion": "concat"}}},
-    "mean": {"model": {"classifier": {"fusion": "mean"}}},
-    "absolute": {"model": {"classifier": {"features": ("absolute",)}}},
-    "difference": {"model": {"classifier": {"features": ("difference",)}}},
-    "relative": {"model": {"classifier": {"features": ("relative",)}}},
-    "shared": {"model": {"phases": "shared"}},
-    "joint": {"model": {"phases": "joint"}},
-    "found": {"model": {"classifier": {"pooling": "gap+found+spread"}}},
-    "given": {"model": {"classifier": {"pooling": "gap+lesion+spread"}}},
-    "plain": {"model": {"encoder": "plain"}, "pretrain": _NO_PRETRAINING},
-    "fedavg": {"federation": {"algorithm": "fedavg"}},
-    "fedprox": {"federation": {"algorithm": "fedprox"}},
-    "fedadam": {"federation": {"algorithm": "fedadam"}},
-    "fedyogi": {"federation": {"algorithm": "fedyogi"}},
-    "fedbn": {"federation": {"algorithm": "fedbn"}},
-    "fedema": {"federation": {"algorithm": "fedema"}},
-    "scaffold": {"federation": {"algorithm": "scaffold"}},
-    "fp32": {"federation": {"encoding": "fp32"}},
-    "fp16": {"federation": {"encoding": "fp16"}},
-    "int8": {"federation": {"encoding": "int8"}},
-    "unregularised": {
-        "finetune": {
-            "augmentation": {
-                "flip": False,
-                "rotation_degrees": 0.0,
-                "scale": 0.0,
-                "shift_voxels": 0.0,
-                "intensity": 0.0,
-                "noise": 0.0,
-                "phase_dropout": 0.0,
-            }
-        },
-        "model": {"classifier": {"dropout": 0.0}},
-    },
-}
-_LABELS = re.compile(r"labels-(100|[1-9]\d?)")
-_RARER = re.compile(r"rarer-([2-9])")
-
-# With one place to train there is nothing to wait for, average or send: no wire coding, no proximal term.
-_ONE_PLACE: Changes = {
-    "federation": {"minimum_sites": 1, "required_sites": (), "algorithm": "fedavg", "encoding": "fp32"}
-}
+LOCAL, PRETRAINED_AT, FINETUNED_AT = "local", "pretrained-at", "finetuned-at"
+AT_CENTRE = (LOCAL, PRETRAINED_AT, FINETUNED_AT)
+"""Arms that name a training centre after a colon."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +62,15 @@ class ArmPlan:
         kind: ``federated``; ``pooled`` the patients of ``sites`` as one site; ``local`` one site by itself;
             ``baseline`` no network at all; ``combined`` AFP added to the score of the arm `base`.
         study: the study with this arm's changes.
-        sites: the centres whose patients are trained on.
+        sites: the centres whose patients are trained on; where stage 1 is another arm's, in stage 2.
+        stage_one: the arm whose stage 1 this one's begins with; None where it has its own.
     """
 
     name: str
     kind: Kind
     study: StudyConfig
     sites: tuple[str, ...]
+    stage_one: ArmPlan | None = None
 
     @property
     def base(self) -> str:
@@ -133,6 +87,8 @@ class ArmPlan:
         """SHA-256 of all that stage 1 depends on, or None where there is no stage 1."""
         if not self.trained or self.study.pretrain.rounds == 0:
             return None
+        if self.stage_one is not None:
+            return self.stage_one.pretrain_key
         plain = self.study.model_dump(
             mode="json",
             include={"seed", "data", "model", "pretrain", "federation"},
@@ -144,7 +100,7 @@ class ArmPlan:
 
 
 def plan_arms(names: Iterable[str], study: StudyConfig, sites: Sequence[str]) -> tuple[ArmPlan, ...]:
-    """Plan several arms, each once, ``phase:*`` and ``local:*`` written out.
+    """Plan several arms, each once, ``phase:*``, ``local:*`` and the like written out.
 
     Raises:
         ConfigError: as `plan_arm`.
@@ -156,7 +112,7 @@ def written_out(names: Iterable[str], study: StudyConfig, sites: Sequence[str]) 
     """The arms that are meant, each once: ``phase:*`` and ``local:*`` as one arm per phase and site."""
     every = {
         "phase:*": [f"phase:{phase}" for phase in study.data.phases],
-        "local:*": [f"local:{site}" for site in sites],
+        **{f"{what}:*": [f"{what}:{site}" for site in sites] for what in AT_CENTRE},
     }
     found = []
     for name in names:
@@ -177,7 +133,7 @@ def plan_arm(name: str, study: StudyConfig, sites: Sequence[str]) -> ArmPlan:
         ConfigError: there is no such arm for this study and these sites, or its quorum cannot be met.
     """
     first, which = _base(name)
-    if first == "local" and which not in sites:
+    if first in AT_CENTRE and which not in sites:
         raise _unknown(name, arm_names(study, sites))
     changed = arm_study(study, name)
     kind: Kind = "federated"
@@ -187,11 +143,13 @@ def plan_arm(name: str, study: StudyConfig, sites: Sequence[str]) -> ArmPlan:
         kind = "combined"
     elif first == "pooled":
         kind = "pooled"
-    elif first == "local":
+    elif first in (LOCAL, FINETUNED_AT):
         kind = "local"
-    if first not in ("pooled", "local", *BASELINES):
+    if first not in ("pooled", LOCAL, *BASELINES):
         _refuse_unmet_quorum(study, sites)
-    return ArmPlan(name, kind, changed, (which,) if first == "local" else tuple(sites))
+    where = (which,) if first in (LOCAL, FINETUNED_AT) else tuple(sites)
+    begins = _begins_as(name)
+    return ArmPlan(name, kind, changed, where, plan_arm(begins, study, sites) if begins else None)
 
 
 def refuse_unknown_arms(study: StudyConfig) -> None:
@@ -222,7 +180,7 @@ def arm_study(study: StudyConfig, name: str) -> StudyConfig:
         changes = _changes(study, part)
         if changes is None:
             raise _unknown(name if part in ("", *BASELINES) else part, arm_names(study, ()))
-        if number and changes is _ONE_PLACE:
+        if number and (part == "pooled" or part.partition(":")[0] in AT_CENTRE):
             raise _unknown(name, arm_names(study, ()))
         study = _changed(study, changes)
     _refuse_idle(name, study)
@@ -231,7 +189,13 @@ def arm_study(study: StudyConfig, name: str) -> StudyConfig:
 
 def _refuse_idle(name: str, study: StudyConfig) -> None:
     """An arm that would be compared as something that it is not."""
-    idle = [part for part in name.removesuffix(COMBINED).split("+") if part in _OF_PHASES]
+    if _begins_as(name) is not None and study.pretrain.rounds == 0:
+        raise ConfigError(
+            f"the arm {name!r} compares nothing: there is no pre-training in it",
+            where="evaluation.arms",
+            remedy="Leave it out",
+        )
+    idle = [part for part in name.removesuffix(COMBINED).split("+") if part in OF_PHASES]
     if idle and study.model.phases == "joint":
         raise ConfigError(
             f"the arm {name!r} compares nothing: phases are the channels of one volume in this study, "
@@ -242,59 +206,33 @@ def _refuse_idle(name: str, study: StudyConfig) -> None:
         )
 
 
+def _begins_as(name: str) -> str | None:
+    """The arm whose stage 1 an arm begins with; None where it has its own."""
+    _, plus, rest = name.removesuffix(COMBINED).partition("+")
+    first, which = _base(name)
+    return {PRETRAINED_AT: f"{LOCAL}:{which}{plus}{rest}", FINETUNED_AT: f"full{plus}{rest}"}.get(first)
+
+
+def _changes(study: StudyConfig, part: str) -> Changes | None:
+    """What a part of an arm's name changes; None where there is no such part."""
+    what, _, which = part.partition(":")
+    if part == "pooled" or (what in (LOCAL, FINETUNED_AT) and which):
+        return ONE_PLACE
+    return {} if what == PRETRAINED_AT and which else changes_of(study, part)
+
+
 def _base(name: str) -> tuple[str, str]:
     """What an arm's name begins with, and which one of it."""
     what, _, which = name.split("+")[0].partition(":")
     return what, which
 
 
-def _changes(study: StudyConfig, part: str) -> Changes | None:
-    """What a part of an arm's name changes; None where there is no such part."""
-    what, _, which = part.partition(":")
-    if part == "pooled" or (what == "local" and which):
-        return _ONE_PLACE
-    if what == "phase" and which in study.data.phases:
-        return _single_phase(study, which)
-    if labels := _LABELS.fullmatch(part):
-        return {"finetune": {"label_fraction": int(labels[1]) / 100}}
-    if rarer := _RARER.fullmatch(part):
-        return _rarer(study, int(rarer[1]))
-    return _zones(study) if part == ZONES else _CHANGES.get(part)
-
-
-def _zones(study: StudyConfig) -> Changes:
-    """A rim of a few millimetres needs cells of a few millimetres."""
-    steps = tuple((d, 1, 1) for d, _, _ in study.model.downsample)
-    return {"model": {"downsample": steps, "classifier": {"pooling": "gap+lesion+rim+core+spread"}}}
-
-
-def _rarer(study: StudyConfig, times: int) -> Changes:
-    """As many epochs in fewer rounds; each stage by itself."""
-    changes = {}
-    for name, stage in (("pretrain", study.pretrain), ("finetune", study.finetune)):
-        if stage.rounds % times:
-            raise ConfigError(
-                f"{stage.rounds} rounds cannot be made {times} times fewer",
-                where=f"{name}.rounds",
-                remedy=f"Choose a multiple of {times}, or leave out the arm rarer-{times}",
-            )
-        changes[name] = {"rounds": stage.rounds // times, "local_epochs": stage.local_epochs * times}
-    return changes
-
-
 def arm_names(study: StudyConfig, sites: Sequence[str]) -> tuple[str, ...]:
     """Every arm that this study can run at these training centres, without those that a ``+`` makes."""
     phases = [f"phase:{phase}" for phase in study.data.phases]
-    changed = [arm for arm in _CHANGES if study.model.phases == "shared" or arm not in _OF_PHASES]
-    return (*changed, ZONES, *phases, "pooled", *(f"local:{site}" for site in sites), *BASELINES)
-
-
-def _single_phase(study: StudyConfig, phase: str) -> Changes:
-    """One phase as all there is: required, unchanging, and normalised without a look at another phase."""
-    data: dict[str, Any] = {"phases": (phase,), "required_phases": (phase,)}
-    if study.data.normalisation == "log-ratio":
-        data["normalisation"] = "own-liver"
-    return {"data": data, "model": {"classifier": {"features": ("absolute",)}}}
+    changed = [arm for arm in CHANGES if study.model.phases == "shared" or arm not in OF_PHASES]
+    at_centre = [f"{what}:{site}" for what in AT_CENTRE for site in sites]
+    return (*changed, ZONES, *phases, "pooled", *at_centre, *BASELINES)
 
 
 def _changed(study: StudyConfig, changes: Changes) -> StudyConfig:

@@ -13,6 +13,7 @@ from pathlib import Path
 from phcc_model.build import first_weights
 from phcc_model.checkpoint import state_digest
 from phcc_model.config import StudyConfig
+from phcc_model.contract import keys
 from phcc_model.contract.manifest import Array, Manifest
 from phcc_model.contract.messages import SiteCard
 from phcc_model.contract.wire import LINE
@@ -83,12 +84,20 @@ class Coordinator:
             RoundError: too few sites are there, or a round fell below its quorum; what was finished is kept.
             StorageError: the disk failed.
         """
-        state = self.standing.state()
-        if not state.finished:
-            self._attendance.gather(expected)
-            weights = self.standing.weights(state)
-            self._loop(state, weights, self.standing.held(state, weights))
+        self._go_on(expected, stages=(keys.PRETRAIN, keys.FINETUNE))
         return self.standing.result()
+
+    def pretrain(self, expected: Sequence[str]) -> None:
+        """Run the arm to the end of its stage 1, from where it stands: for an arm that begins with it.
+
+        Args:
+            expected: the sites that take part.
+
+        Raises:
+            RoundError: as `run`.
+            StorageError: the disk failed.
+        """
+        self._go_on(expected, stages=(keys.PRETRAIN,))
 
     def cards(self, expected: Sequence[str]) -> Mapping[str, SiteCard]:
         """The cards of the sites that are there, for a finished arm to be judged by them.
@@ -99,9 +108,16 @@ class Coordinator:
         self._attendance.gather(expected)
         return self._attendance.cards
 
-    def _loop(self, state: StudyState, weights: State, held: RuleState) -> None:
+    def _go_on(self, expected: Sequence[str], stages: Sequence[str]) -> None:
+        state = self.standing.state()
+        if not state.finished and state.stage in stages:
+            self._attendance.gather(expected)
+            weights = self.standing.weights(state)
+            self._loop(state, weights, self.standing.held(state, weights), stages)
+
+    def _loop(self, state: StudyState, weights: State, held: RuleState, stages: Sequence[str]) -> None:
         previous_norm = self.standing.last_norm(state)
-        while not isinstance(step := next_step(state, self.study), Finish):
+        while state.stage in stages and not isinstance(step := next_step(state, self.study), Finish):
             assert isinstance(step, Train)
             manifest = Manifest.of(weights)
             done = self._train(step, weights, manifest, previous_norm, held)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from phcc_model.arms import ArmPlan
+from phcc_model.config import StudyConfig
 from phcc_model.contract import keys
 from phcc_server.journal import Journal
 from phcc_server.ledger import RoundRecord
@@ -36,14 +38,29 @@ def tell_round(journal: Journal, record: RoundRecord) -> None:
     )
 
 
-def planned(plan: ArmPlan) -> dict[str, object]:
-    """An arm and its rounds, for the journal."""
-    trained = plan.trained
-    return {
-        "arm": plan.name,
-        keys.PRETRAIN: plan.study.pretrain.rounds if trained else 0,
-        keys.FINETUNE: plan.study.finetune.rounds if trained else 0,
-    }
+def planned(plans: Sequence[ArmPlan]) -> list[dict[str, object]]:
+    """Arms and their rounds in the order in which they are run, for the journal.
+
+    An arm that is not asked for, but whose stage 1 or whose network another one takes, stands before that one.
+    """
+    named = {plan.name for plan in plans}
+    told = []
+    for plan in plans:
+        first = plan.stage_one
+        if first is not None and first.name not in named:
+            named.add(first.name)
+            told.append(_rounds(first.name, first.study, (keys.PRETRAIN,)))
+        stages = keys.STAGES if first is None else (keys.FINETUNE,)
+        if plan.base not in named:
+            named.add(plan.base)
+            told.append(_rounds(plan.base, plan.study, stages))
+        told.append(_rounds(plan.name, plan.study, stages if plan.trained else ()))
+    return told
+
+
+def _rounds(arm: str, study: StudyConfig, stages: Sequence[str]) -> dict[str, object]:
+    of_stage = {keys.PRETRAIN: study.pretrain.rounds, keys.FINETUNE: study.finetune.rounds}
+    return {"arm": arm, **{stage: rounds if stage in stages else 0 for stage, rounds in of_stage.items()}}
 
 
 def pretrained_file(checkpoints: Path, plan: ArmPlan) -> Path:

@@ -17,7 +17,7 @@ def arms_at_sites(study: StudyConfig, sites: tuple[str, ...]) -> tuple[tuple[Arm
         ConfigError: none is left, or one is unknown, or the quorum cannot be met.
     """
     plans = plan_arms(study.evaluation.arms, study, sites)
-    kept = tuple(plan for plan in plans if plan.kind in AT_SITES)
+    kept = tuple(plan for plan in plans if plan.kind in AT_SITES and plan.stage_one is None)
     notes = tuple(
         f"arm {plan.name} is left out: it would need patients of several hospitals in one place"
         if plan.kind == "pooled"

@@ -41,7 +41,7 @@ class StudyRunner:
         """
         begin = time.time()
         plans, left_out = arms_at_sites(self._study, self._names)
-        self._journal.write("plan", arms=[planned(plan) for plan in plans])
+        self._journal.write("plan", arms=planned(plans))
         ledger = Ledger(self._run.ledger)
         for note in (*ledger.notes, *left_out):
             self._journal.write("note", text=note)

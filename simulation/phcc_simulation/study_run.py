@@ -61,7 +61,7 @@ class StudyRun:
         preparer = Preparer(self.out, self.jobs, _silent)
         workspace = preparer.prepare(self.study)
         plans = plan_arms(self.study.evaluation.arms, self.study, workspace.centres)
-        self.journal.write("plan", arms=[planned(plan) for plan in plans])
+        self.journal.write("plan", arms=planned(plans))
         ledger = Ledger(self.out / LEDGER)
         for note in (*ledger.notes, *workspace.splits.warnings):
             self.journal.write("note", text=note)
@@ -85,7 +85,18 @@ class StudyRun:
         self.journal.write("done")
 
     def _train(self, plan: ArmPlan, workspace: Workspace, ledger: Ledger, federated: Federated) -> ArmResult:
-        names: tuple[str, ...] = plan.sites
+        first = plan.stage_one
+        if first is not None and not pretrained_file(self.out / CHECKPOINTS, first).exists():
+            self._coordinator(first, workspace, ledger, federated)[0].pretrain(first.sites)
+        coordinator, album = self._coordinator(plan, workspace, ledger, federated)
+        result = coordinator.run((POOLED,) if plan.kind == "pooled" else plan.sites)
+        album.finish(result)
+        return result
+
+    def _coordinator(
+        self, plan: ArmPlan, workspace: Workspace, ledger: Ledger, federated: Federated
+    ) -> tuple[Coordinator, Album]:
+        """An arm's, and the pictures that are kept of its rounds."""
         if plan.kind == "federated":
             sites = federated(workspace)
         else:
@@ -107,9 +118,7 @@ class StudyRun:
             listen,
             self.study,
         )
-        result = coordinator.run(names)
-        album.finish(result)
-        return result
+        return coordinator, album
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

@@ -64,6 +64,10 @@ SINGLE = {"data.normalisation": "own-liver", "model.classifier.features": ("abso
         ),
         ("pooled", "pooled", SITES, ALONE),
         ("local:B", "local", ("B",), ALONE),
+        ("pretrained-at:B", "federated", SITES, {}),
+        ("finetuned-at:B", "local", ("B",), ALONE),
+        ("pretrained-at:B+labels-25", "federated", SITES, {"finetune.label_fraction": 0.25}),
+        ("finetuned-at:B+afp", "combined", ("B",), ALONE),
         ("plain", "federated", SITES, {"model.encoder": "plain", "pretrain.rounds": 0}),
         (
             "zones",
@@ -159,6 +163,19 @@ def test_phases_as_channels_leave_nothing_to_join(part: str) -> None:
     assert plan_arm(f"shared+{part}", study, SITES).study == plan_arm(part, StudyConfig(), SITES).study
 
 
+def test_the_two_stages_can_be_run_at_different_places() -> None:
+    full, alone, first, second = (
+        plan_arm(name, STUDY, SITES)
+        for name in ("full", "local:B", "pretrained-at:B+labels-25", "finetuned-at:B+labels-25")
+    )
+    assert first.pretrain_key == alone.pretrain_key != full.pretrain_key == second.pretrain_key
+    assert first.stage_one is not None
+    assert (first.stage_one.kind, first.stage_one.sites) == (alone.kind, alone.sites)
+    assert second.stage_one is not None
+    assert (second.stage_one.kind, second.stage_one.sites) == (full.kind, full.sites)
+    assert full.stage_one is alone.stage_one is None
+
+
 def test_stage_1_is_not_shared_where_it_differs() -> None:
     names = [
         "full",
@@ -229,6 +246,11 @@ def test_several_arms_are_planned_once_each_and_stars_written_out() -> None:
         ("full+ful", "there is no arm 'ful'"),
         ("full+pooled", "there is no arm 'full+pooled'"),
         ("full+local:A", "there is no arm 'full+local:A'"),
+        ("full+pretrained-at:A", "there is no arm 'full+pretrained-at:A'"),
+        ("labels-25+finetuned-at:A", "there is no arm 'labels-25+finetuned-at:A'"),
+        ("pretrained-at:D", "(did you mean pretrained-at:"),
+        ("pretrained-at:A+no-pretraining", "compares nothing: there is no pre-training in it. Leave it out."),
+        ("finetuned-at:A+plain", "compares nothing: there is no pre-training in it"),
         ("afp+full", "there is no arm 'afp+full'"),
         ("labels-0", "there is no arm 'labels-0'"),
         ("rarer-1", "there is no arm 'rarer-1'"),

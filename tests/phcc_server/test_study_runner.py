@@ -212,6 +212,13 @@ def test_a_study_without_an_arm_for_real_hospitals_is_refused() -> None:
         arms_at_sites(tiny_study(evaluation={"arms": ["afp"]}), SITES)
 
 
+def test_an_arm_whose_stages_are_at_different_places_is_left_to_the_simulation() -> None:
+    arms = ["full", "pretrained-at:Alma", "finetuned-at:Alma"]
+    kept, notes = arms_at_sites(tiny_study(evaluation={"arms": arms}), SITES)
+    assert [plan.name for plan in kept] == ["full"]
+    assert notes == tuple(f"arm {arm} is left out: it runs in the simulation only" for arm in arms[1:])
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"replies": {}}', '{"replies": {"A": {}}, "left_out": {}}'])
 def test_a_damaged_file_of_tests_is_refused_with_a_remedy(tmp_path: Path, content: str) -> None:
     (tmp_path / "full.json").write_text(content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phcc_model.arms import plan_arms
+from phcc_model.arms import AT_CENTRE, plan_arms
 from phcc_model.build import build_classifier, load_state, state_of
 from phcc_model.shipped import find_study
 from phcc_model.study_file import load_study
@@ -21,7 +21,8 @@ def test_every_arm_of_the_method_is_planned() -> None:
     names = [plan.name for plan in plan_arms(study.evaluation.arms, study, CENTRES)]
     assert names[0] == "full"  # which the others are compared with
     method = ["no-pretraining", "uniform", "shared", "shared+concat", "afp", "full+afp", "pooled"]
-    method += [f"phase:{phase}" for phase in study.data.phases] + [f"local:{centre}" for centre in CENTRES]
+    method += [f"phase:{phase}" for phase in study.data.phases]
+    method += [f"{what}:{centre}" for what in AT_CENTRE for centre in CENTRES]
     assert set(method) <= set(names)
     assert len(names) == len(set(names))
 

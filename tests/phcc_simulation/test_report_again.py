@@ -25,8 +25,8 @@ REPOSITORY = Path(__file__).parents[2]
 ARMS = "[full, uniform, afp]"
 
 
-def study() -> StudyConfig:
-    changed = TINY | {"evaluation.arms": ARMS, "evaluation.bootstrap": "20", "finetune.rounds": "1"}
+def study(arms: str = ARMS) -> StudyConfig:
+    changed = TINY | {"evaluation.arms": arms, "evaluation.bootstrap": "20", "finetune.rounds": "1"}
     return load_study(
         REPOSITORY / "configs" / "demo.yaml", [f"{key}={value}" for key, value in changed.items()]
     )
@@ -34,15 +34,19 @@ def study() -> StudyConfig:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("again") / "run"
+    return run_in_memory(study(), tmp_path_factory.mktemp("again") / "run")
+
+
+def run_in_memory(study: StudyConfig, out: Path) -> Path:
+    """A whole run in this process, as ``--in-memory`` makes it."""
     out.mkdir()
-    (out / "study.yaml").write_text(dump_study(study()), encoding="utf-8")
+    (out / "study.yaml").write_text(dump_study(study), encoding="utf-8")
     runtime = Runtime("cpu", 1)
 
     def federated(workspace: Workspace) -> MemorySites:
         return MemorySites({c: Session(workspace.site(c), c, runtime) for c in workspace.centres})
 
-    StudyRun(study(), out, runtime, 1, Journal(out / "progress.jsonl")).run(federated)
+    StudyRun(study, out, runtime, 1, Journal(out / "progress.jsonl")).run(federated)
     return out
 
 

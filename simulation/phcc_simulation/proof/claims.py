@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from phcc_model.arms import FINETUNED_AT, LOCAL
 from phcc_server.report.schema import TRAIN
 from phcc_simulation.proof.monitors import weighting_of
 from phcc_simulation.proof.runs import SeedRun
@@ -73,6 +74,12 @@ def without_pretraining(arm: str) -> str:
     """The arm that differs from this one in this alone, as it would be called."""
     first, plus, rest = arm.partition("+")
     return BARE + plus + rest if first == FULL else f"{arm}+{BARE}"
+
+
+def pretrained_alone(arm: str) -> str | None:
+    """The arm that differs from this one in that its one centre pre-trained alone as well; None where it did."""
+    what, colon, rest = arm.partition(":")
+    return f"{LOCAL}{colon}{rest}" if what == FINETUNED_AT else None
 
 
 def best_of(found: Combined, prefix: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from phcc_model.contract import keys
 from phcc_server.report.schema import EXTERNAL, INTERNAL, TEST_SPLITS, TRAIN
-from phcc_simulation.proof.claims import FULL, claims_of, without_pretraining
+from phcc_simulation.proof.claims import FULL, claims_of, pretrained_alone, without_pretraining
 from phcc_simulation.proof.figures import (
     BOOTSTRAP,
     CROSSED,
@@ -83,10 +83,13 @@ def combine(
 
 
 def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Which arms are compared: `full` with every other, and any with the same one without pre-training."""
+    """Which arms are compared: `full` with every other, any with the same one without pre-training, or with
+    the pre-training of its one centre alone.
+    """
     whole = [(FULL, arm) for arm in arms if arm != FULL] if FULL in arms else []
     changed = [(arm, without_pretraining(arm)) for arm in arms if arm != FULL]
-    return whole + [(a, b) for a, b in changed if b in arms]
+    alone = [(arm, other) for arm in arms if (other := pretrained_alone(arm)) is not None]
+    return whole + [(a, b) for a, b in changed + alone if b in arms]
 
 
 def _facts(run: SeedRun) -> SeedFacts:

@@ -10,7 +10,7 @@ from rich.text import Text
 from phcc_server.report.schema import EXTERNAL, INTERNAL
 from phcc_server.report.table import line, plain
 from phcc_server.report.wording import DASH, duration, estimate, figure, limits, signed, size, split_title
-from phcc_simulation.proof.claims import CEILING, FULL, best_of, without_pretraining
+from phcc_simulation.proof.claims import CEILING, FULL, best_of, pretrained_alone, without_pretraining
 from phcc_simulation.proof.schema import (
     HOLDS,
     NOT,
@@ -89,6 +89,8 @@ def markdown(found: Combined, captions: Sequence[tuple[str, str, str]], configur
         parts += [f"## With less without pre-training{_kind(found)}", "\n".join(pretrained)]
     if found.works:
         parts += [f"## What an arm costs{_kind(found)}", "\n".join(works(found.works))]
+    if len(together := list(_together(found))) > 2:
+        parts += [f"## Pre-trained by all centres less by one's own{_kind(found)}", "\n".join(together)]
     for file, name, caption in captions:
         parts += [f"## {plain(name)}", f"![{plain(name)}]({file})", plain(caption)]
     parts += ["## Configuration", configuration] if configuration else []
@@ -203,6 +205,15 @@ def _pretraining(found: Combined) -> Iterator[str]:
     yield f"| --- |{' ---: |' * len(found.tests)} --- |"
     for arm in found.names:
         yield from _row(found, arm, arm, without_pretraining(arm))
+
+
+def _together(found: Combined) -> Iterator[str]:
+    """What the others' images add in stage 1 to a centre that fine-tunes alone."""
+    yield line(["fine-tuned alone", *found.tests, f"{found.split}, every seed"])
+    yield f"| --- |{' ---: |' * len(found.tests)} --- |"
+    for arm in found.names:
+        if (other := pretrained_alone(arm)) is not None:
+            yield from _row(found, f"{arm} − {other}", arm, other)
 
 
 def _row(found: Combined, name: str, a: str, b: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ def work_of(runs: Sequence[SeedRun], arm: str) -> Work | None:
     each = [(rounds_of(run, arm, keys.PRETRAIN), rounds_of(run, arm, keys.FINETUNE)) for run in runs]
     if plan is None or plan.kind != "federated" or not all(second for _, second in each):
         return None
+    if plan.stage_one is not None:  # one centre's stage 1 was no one's traffic
+        return None
     sent = [[_sent(record) for record in first + second] for first, second in each]
     stages = plan.study.pretrain, plan.study.finetune
     return Work(

@@ -458,6 +458,25 @@ def test_the_command_says_where_nothing_is_finished(
     assert "no finished seed lies in this folder" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_a_centre_that_fine_tunes_alone_is_compared_with_itself_pretrained_alone(tmp_path: Path) -> None:
+    strength = {"full": 3.0, "local:C1": 0.5, "finetuned-at:C1": 1.5}
+    runs = [read_run(make_seed(tmp_path / f"seed-{seed}", seed, strength)) for seed in (3, 4)]
+    found = combine(runs, replicates=200)
+    gain = found.delta("finetuned-at:C1", "local:C1", "external")
+    areas = [found.auc(arm, "external") for arm in ("finetuned-at:C1", "local:C1")]
+    assert gain is not None
+    assert None not in areas
+    assert gain.value == pytest.approx(areas[0].value - areas[1].value)  # type: ignore[union-attr, operator]
+    page = markdown(found, [])
+    table = page.split("## Pre-trained by all centres less by one's own, synthetic data")[1].split("##")[0]
+    assert "| finetuned-at:C1 − local:C1 | +0." in table
+    assert found.delta("local:C1", "finetuned-at:C1", "external") is None
+
+
+def test_no_such_table_where_nothing_was_so_compared(made: Path) -> None:
+    assert "by one's own" not in (made / "combined.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arm", "rival"),
     [
