@@ -36,7 +36,6 @@ from phcc_server.report.kept import mistakes_file, reconstruction_file
 from phcc_server.report.photographs import fidelity
 from phcc_server.report.schema import Failure
 from phcc_server.report.slices import Slices, save_slices
-from phcc_server.standing import ArmResult
 from phcc_server.store import RunStore
 from phcc_simulation.workspace import Workspace
 
@@ -72,15 +71,18 @@ class Album:
         if latest is not None and (latest.info.stage, latest.info.round_index) == (keys.PRETRAIN, 0):
             self._take(0, latest.arrays)
 
-    def finish(self, result: ArmResult) -> None:
+    def finish(self, rounds: Sequence[RoundRecord]) -> None:
         """Take the pictures of the last round, where the arm had a pre-training of its own.
+
+        Args:
+            rounds: the arm's.
 
         Raises:
             DataError: a case or the checkpoint cannot be read.
             StorageError: the disk is full or not writable.
         """
         last = self.plan.study.pretrain.rounds - 1
-        own = any(record.stage == keys.PRETRAIN for record in result.rounds)
+        own = any(record.stage == keys.PRETRAIN for record in rounds)
         path = pretrained_file(self.checkpoints, self.plan)
         if own and path.exists() and not self._file(last).exists():
             self._take(last, load_checkpoint(path)[0])

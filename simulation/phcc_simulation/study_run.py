@@ -87,10 +87,12 @@ class StudyRun:
     def _train(self, plan: ArmPlan, workspace: Workspace, ledger: Ledger, federated: Federated) -> ArmResult:
         first = plan.stage_one
         if first is not None and not pretrained_file(self.out / CHECKPOINTS, first).exists():
-            self._coordinator(first, workspace, ledger, federated)[0].pretrain(first.sites)
+            coordinator, album = self._coordinator(first, workspace, ledger, federated)
+            coordinator.pretrain(first.sites)
+            album.finish([record for record in ledger.read() if record.arm == first.name])
         coordinator, album = self._coordinator(plan, workspace, ledger, federated)
         result = coordinator.run((POOLED,) if plan.kind == "pooled" else plan.sites)
-        album.finish(result)
+        album.finish(result.rounds)
         return result
 
     def _coordinator(

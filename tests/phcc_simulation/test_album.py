@@ -121,7 +121,7 @@ def run(workspace: Workspace, arm: str, album: Album | None = None) -> Album:
         album.listen,
         STUDY,
     ).run(SITES)
-    album.finish(result)
+    album.finish(result.rounds)
     return album
 
 

@@ -12,6 +12,7 @@ from phcc_model.arms import plan_arms
 from phcc_server.journal import Journal
 from phcc_server.ledger import Ledger, RoundRecord
 from phcc_server.progress import planned
+from phcc_server.report.kept import reconstruction_file
 
 PLACES = "[full, 'pretrained-at:C1', 'local:C1', 'finetuned-at:C1']"
 
@@ -57,6 +58,8 @@ def test_an_arm_needs_no_other_to_be_asked_for(together: Path, tmp_path: Path) -
     alone = run_in_memory(study("['finetuned-at:C1', 'pretrained-at:C1']"), tmp_path / "run")
     for arm in ("finetuned-at:C1", "pretrained-at:C1"):
         assert weights(alone, arm) == weights(together, arm)
+    for arm in ("full", "local:C1"):  # what their autoencoders filled in, first and last
+        assert all(reconstruction_file(alone, arm, number).is_file() for number in (0, 1))
     assert "weights.full" not in json.loads((alone / "summary.json").read_text())["digests"]
     plan = next(event for event in Journal(alone / "progress.jsonl").new_events() if event.kind == "plan")
     assert plan.fields["arms"] == [
